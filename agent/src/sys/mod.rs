@@ -1,0 +1,2 @@
+//! sys
+#![allow(unsafe_code, reason = "the one module where system calls without a safe wrapper are made")]

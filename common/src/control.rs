@@ -1,0 +1,307 @@
+//! What the CLI asks and the agent answers, over the agent's Unix socket.
+//!
+//! One JSON object a line in both directions; one request a connection; the agent sends any
+//! number of replies and ends with [`Reply::Done`] or [`Reply::Error`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::container::Metadata;
+use crate::event::{Event, MalwareDetection};
+use crate::verdict::FailureReason;
+
+/// Longest request line, in bytes.
+pub const MAX_REQUEST: usize = 1 << 20;
+
+/// One order of an operator.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Answer: one [`Reply::Status`].
+    Status,
+    /// Answer: [`Reply::DoctorLine`] each.
+    Doctor,
+    /// Scan these absolute paths. Answer: [`Reply::ScanProgress`], [`Reply::ScanFound`],
+    /// [`Reply::ScanFailed`], last a [`Reply::ScanDone`].
+    Scan {
+        /// Files and folders.
+        paths: Vec<PathBuf>,
+    },
+    /// Answer: [`Reply::Event`] each, oldest first.
+    Events {
+        /// Only events at or after this, milliseconds since the epoch.
+        since_ms: Option<i64>,
+        /// Only this kind.
+        kind: Option<String>,
+        /// At most this many, the newest; 0 for no limit.
+        limit: u64,
+        /// Stay, and send what happens from now on.
+        follow: bool,
+    },
+    /// Answer: [`Reply::QuarantineItem`] each, newest first.
+    QuarantineList,
+    /// Answer: one [`Reply::QuarantineItem`].
+    QuarantineShow {
+        /// The item.
+        id: Uuid,
+    },
+    /// Put an item back. Never overwrites. Answer: one [`Reply::Restored`].
+    QuarantineRestore {
+        /// The item.
+        id: Uuid,
+        /// Allow this content by its SHA-256 from now on.
+        allow: bool,
+        /// Another place than where it was.
+        to: Option<PathBuf>,
+    },
+    /// Destroy an item. Answer: `Done`.
+    QuarantineDelete {
+        /// The item.
+        id: Uuid,
+    },
+    /// An AES-256 zip of the content. Answer: [`Reply::Data`] with the bytes behind it.
+    QuarantineExport {
+        /// The item.
+        id: Uuid,
+        /// Password of the zip.
+        password: String,
+    },
+    /// Answer: [`Reply::Model`] each.
+    ModelList,
+    /// Switch a model on or off. Answer: one [`Reply::Model`].
+    ModelSwitch {
+        /// Id or exact title.
+        model: String,
+        /// On or off.
+        enabled: bool,
+    },
+    /// Load the rule bundle folder again. Answer: `Done`, or `Error` while the old one stays.
+    BundleReload,
+}
+
+/// One answer of the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// See [`Request::Status`].
+    Status(Box<StatusReport>),
+    /// See [`Request::Doctor`].
+    DoctorLine(DoctorLine),
+    /// See [`Request::Events`].
+    Event(Box<Event>),
+    /// So far.
+    ScanProgress(ScanProgress),
+    /// A malicious file.
+    ScanFound(Box<MalwareDetection>),
+    /// A file that could not be scanned.
+    ScanFailed {
+        /// Which.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The end of a scan.
+    ScanDone(ScanProgress),
+    /// A quarantine item.
+    QuarantineItem(Box<Metadata>),
+    /// Where an item was put back.
+    Restored {
+        /// The path.
+        path: String,
+        /// True when the content is allowed from now on.
+        allowed: bool,
+    },
+    /// This many raw bytes follow the line, then the next line.
+    Data {
+        /// Number of bytes.
+        length: u64,
+    },
+    /// A detection model.
+    Model(ModelState),
+    /// The request was carried out.
+    Done,
+    /// The request was not carried out, and nothing was changed.
+    Error {
+        /// What and where.
+        message: String,
+    },
+}
+
+/// Numbers of a running scan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanProgress {
+    /// Files scanned.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Malicious ones.
+    pub found: u64,
+    /// Files that could not be scanned.
+    pub failed: u64,
+    /// Files left out on purpose (excluded, not regular, changed file system).
+    pub skipped: u64,
+}
+
+/// The agent at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Agent version.
+    pub version: String,
+    /// Host name.
+    pub host: String,
+    /// Its pid.
+    pub pid: u32,
+    /// Seconds since it became ready.
+    pub uptime_s: u64,
+    /// block or detect.
+    pub mode: String,
+    /// Red reasons in words; empty means healthy.
+    pub problems: Vec<String>,
+    /// What is protected, and what is not and why.
+    pub file_systems: Vec<FileSystemState>,
+    /// The numbers of on-access protection.
+    pub on_access: OnAccessCounters,
+    /// Scan workers alive.
+    pub workers: u64,
+    /// The loaded bundle.
+    pub bundle: BundleState,
+    /// Items and bytes in quarantine.
+    pub quarantine: QuarantineState,
+    /// What the sensor sees.
+    pub sensor: Vec<SensorState>,
+    /// Events in the journal.
+    pub journal_events: u64,
+    /// Telemetry events dropped since start, counted.
+    pub journal_dropped: u64,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystemState {
+    /// Mount point.
+    pub mount: String,
+    /// Type.
+    pub fs_type: String,
+    /// Marked.
+    pub protected: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// Counters since start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnAccessCounters {
+    /// Opens and execs that were held.
+    pub held: u64,
+    /// Answered allow.
+    pub allowed: u64,
+    /// Answered deny.
+    pub denied: u64,
+    /// The agent's and its workers' own.
+    pub own: u64,
+    /// Answered from the verdict cache.
+    pub cached: u64,
+    /// Answered by an exclusion.
+    pub excluded: u64,
+    /// Files scanned because a writer closed them.
+    pub closed_scanned: u64,
+    /// Close-after-write scans given up under pressure; the next open is held all the same.
+    pub closed_skipped: u64,
+    /// Answers by failure, by reason.
+    pub failures: Vec<(FailureReason, u64)>,
+    /// Answers later than the deadline. Always 0.
+    pub past_deadline: u64,
+    /// Longest time that an open was held, microseconds.
+    pub longest_held_us: u64,
+    /// Rescans waiting.
+    pub rescans_waiting: u64,
+    /// Rescans done.
+    pub rescans_done: u64,
+    /// Rescans that found no place in their queue.
+    pub rescans_dropped: u64,
+}
+
+/// The rule bundle in use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleState {
+    /// Folder, empty for the built-in rules alone.
+    pub path: String,
+    /// SHA-256 over its files.
+    pub digest: String,
+    /// When it was loaded.
+    pub loaded_ms: i64,
+    /// Number of hashes.
+    pub hashes: u64,
+    /// Number of YARA rules.
+    pub yara_rules: u64,
+    /// Why a newer one was refused.
+    pub refused: Option<String>,
+}
+
+/// The quarantine folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineState {
+    /// Items.
+    pub items: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// One thing that the sensor sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SensorState {
+    /// What: exec, fork, exit, packet sockets…
+    pub name: String,
+    /// By which mechanism: tracepoint, LSM, /proc poll…
+    pub mechanism: String,
+    /// Attached.
+    pub active: bool,
+    /// Why not, or which fields are missing.
+    pub note: Option<String>,
+    /// Records that the kernel side made.
+    pub generated: u64,
+    /// Records that arrived.
+    pub delivered: u64,
+    /// Records put together with others.
+    pub aggregated: u64,
+    /// Records declared lost.
+    pub lost: u64,
+}
+
+/// One line of `holdfast doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorLine {
+    /// What was looked at.
+    pub check: String,
+    /// Fine or not.
+    pub ok: bool,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do when it is not fine.
+    pub advice: Option<String>,
+}
+
+/// A detection model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelState {
+    /// Sigma id.
+    pub id: Uuid,
+    /// Title.
+    pub title: String,
+    /// On.
+    pub enabled: bool,
+    /// Sigma level.
+    pub level: String,
+    /// ATT&CK techniques.
+    pub attack: Vec<String>,
+    /// Whether it can fire on this host.
+    pub can_fire: bool,
+    /// Why not.
+    pub why_not: Option<String>,
+    /// Milliseconds since the epoch.
+    pub last_fired_ms: Option<i64>,
+    /// Times fired since the journal began.
+    pub fired: u64,
+}

@@ -1,0 +1,20 @@
+//! What the agent, its scan workers, the eBPF programs and the CLI must agree on.
+//!
+//! Types and their encodings only: nothing here opens a file, a socket or a clock.
+//! Without the `std` feature only [`abi`] is left, which the eBPF programs share.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+pub mod abi;
+
+#[cfg(feature = "std")]
+pub mod container;
+#[cfg(feature = "std")]
+pub mod control;
+#[cfg(feature = "std")]
+pub mod event;
+#[cfg(feature = "std")]
+pub mod process;
+#[cfg(feature = "std")]
+pub mod verdict;
+#[cfg(feature = "std")]
+pub mod wire;

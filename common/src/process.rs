@@ -1,0 +1,128 @@
+//! Facts about a process, as they go into events.
+
+use serde::{Deserialize, Serialize};
+
+/// What names a process for ever: a pid is reused, a pid with its start time is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessKey {
+    /// Thread-group id in the initial pid namespace.
+    pub pid: u32,
+    /// Start time in nanoseconds since boot (`task->start_boottime`), cut to the clock tick that
+    /// `/proc/PID/stat` field 22 shows (10 ms), so that both sources agree. 0 when unknown.
+    pub start_ns: u64,
+}
+
+/// One process. Strings are attacker-controlled; bytes that are not UTF-8 appear as `\xNN`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// pid and start time.
+    pub key: ProcessKey,
+    /// Its parent when it was seen; `None` for pid 1 and kernel threads.
+    pub parent: Option<ProcessKey>,
+    /// Path of the executable as the kernel names it (`/proc/PID/exe`), empty when unknown.
+    pub exe: String,
+    /// `comm`, at most 15 bytes.
+    pub comm: String,
+    /// The argument vector.
+    pub args: Vec<String>,
+    /// True when the vector was longer than the limit and is cut.
+    pub args_truncated: bool,
+    /// Real user id.
+    pub uid: u32,
+    /// Effective user id.
+    pub euid: u32,
+    /// Login user id (`/proc/PID/loginuid`), `None` when unset.
+    pub login_uid: Option<u32>,
+    /// Name of `uid` in the host's passwd, the number when it has none.
+    pub user: String,
+    /// Working directory, empty when unknown.
+    pub cwd: String,
+    /// Container id taken from the cgroup path, if any.
+    pub container: Option<String>,
+}
+
+impl ProcessInfo {
+    /// The arguments as one line for people: quoted only where a shell would need it.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let mut line = String::new();
+        for argument in &self.args {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            let plain = !argument.is_empty()
+                && argument.chars().all(|c| c.is_alphanumeric() || "-_./:=,@%+".contains(c));
+            if plain {
+                line.push_str(argument);
+            } else {
+                line.push('\'');
+                line.push_str(&argument.replace('\'', r"'\''"));
+                line.push('\'');
+            }
+        }
+        line
+    }
+}
+
+impl Default for ProcessKey {
+    fn default() -> Self {
+        Self { pid: 0, start_ns: 0 }
+    }
+}
+
+/// Turns bytes that an attacker chose into text: UTF-8 stays, everything else and every control
+/// character becomes `\xNN`, so that no event can move a terminal's cursor or break a line.
+#[must_use]
+pub fn printable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' || is_direction_override(c) {
+                let mut buffer = [0; 4];
+                for byte in c.encode_utf8(&mut buffer).bytes() {
+                    push_hex(&mut text, byte);
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            push_hex(&mut text, *byte);
+        }
+    }
+    text
+}
+
+/// Characters that reorder the text around them (Unicode bidirectional controls).
+fn is_direction_override(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn push_hex(text: &mut String, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    text.push_str("\\x");
+    text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+    text.push(char::from(DIGITS[usize::from(byte & 15)]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_bytes_become_printable_text() {
+        assert_eq!(printable(b"plain \xc3\xa9.txt"), "plain \u{e9}.txt");
+        assert_eq!(printable(b"a\nb\x1b[2J\xff"), r"a\x0ab\x1b[2J\xff");
+        assert_eq!(printable("x\u{202e}y".as_bytes()), r"x\xe2\x80\xaey");
+        assert_eq!(printable(br"a\x41"), r"a\x5cx41");
+    }
+
+    #[test]
+    fn command_line_quotes_what_a_shell_would_split() {
+        let info = ProcessInfo {
+            args: ["sh", "-c", "echo it's", ""].map(String::from).to_vec(),
+            ..ProcessInfo::default()
+        };
+        assert_eq!(info.command_line(), r"sh -c 'echo it'\''s' ''");
+    }
+}
