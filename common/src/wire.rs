@@ -36,6 +36,8 @@ pub enum Answer {
         hashes: u64,
         /// Number of YARA rules.
         yara_rules: u64,
+        /// Layers of the cage that this kernel lacks, as bits (`worker::cage::MISSING_*`).
+        missing: u8,
     },
     /// The bundle is refused as a whole; the text names file and line.
     Refused(String),
@@ -150,10 +152,11 @@ impl Answer {
     /// Appends the message; texts are cut to their limits at a character boundary.
     pub fn encode(&self, to: &mut impl BufMut) {
         match self {
-            Self::Loaded { hashes, yara_rules } => {
+            Self::Loaded { hashes, yara_rules, missing } => {
                 to.put_u8(LOADED);
                 to.put_u64_le(*hashes);
                 to.put_u64_le(*yara_rules);
+                to.put_u8(*missing);
             }
             Self::Refused(text) => {
                 to.put_u8(REFUSED);
@@ -201,6 +204,7 @@ impl Answer {
             LOADED => Self::Loaded {
                 hashes: from.try_get_u64_le().map_err(|_| Malformed)?,
                 yara_rules: from.try_get_u64_le().map_err(|_| Malformed)?,
+                missing: from.try_get_u8().map_err(|_| Malformed)?,
             },
             REFUSED => Self::Refused(get_text(&mut from, MAX_TEXT)?),
             SCANNED => Self::Scanned {
@@ -289,7 +293,7 @@ mod tests {
     #[test]
     fn every_answer_survives_the_wire_and_no_shortened_one_does() {
         let hashes = RawHashes { sha256: [1; 32], sha1: [2; 20], md5: [3; 16] };
-        round_trip(&Answer::Loaded { hashes: 7, yara_rules: 9 });
+        round_trip(&Answer::Loaded { hashes: 7, yara_rules: 9, missing: 1 });
         round_trip(&Answer::Refused("rules/a.yar: line 3: syntax error".to_owned()));
         round_trip(&Answer::Scanned { ticket: 1, read: 68, finding: Finding::Clean, hashes: None });
         round_trip(&Answer::Scanned {
