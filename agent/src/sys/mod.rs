@@ -1,2 +1,3 @@
 //! sys
 #![allow(unsafe_code, reason = "the one module where system calls without a safe wrapper are made")]
+pub mod inode;
