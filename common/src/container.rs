@@ -490,11 +490,7 @@ mod tests {
             xattrs_left_out: 0,
             links: 1,
             changed_while_sealed: false,
-            hashes: Hashes {
-                sha256: "0".repeat(64),
-                sha1: "0".repeat(40),
-                md5: "0".repeat(32),
-            },
+            hashes: Hashes { sha256: "0".repeat(64), sha1: "0".repeat(40), md5: "0".repeat(32) },
             signature: Signature { name: "x".to_owned(), engine: Engine::Eicar },
             scan_type: ScanType::OnOpen,
             process: None,
