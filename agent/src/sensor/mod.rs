@@ -1,1 +1,179 @@
-//! sensor
+//! What runs on this host and who opens packet sockets: eBPF programs, the process table, and
+//! the reader that turns records into events.
+//!
+//! Follow a record: `ebpf/src/process.rs` or `network.rs` (the kernel's side), [`reader`] (the
+//! ring buffers), [`decode`], [`reader`] again (the table is brought up to date), the sink.
+//! Nothing here blocks on a process that it looks at, but the threads that fill in the arguments
+//! of processes that were there before the agent.
+
+pub mod btf;
+pub mod decode;
+pub mod layout;
+mod poll;
+pub mod proc;
+mod programs;
+mod reader;
+pub mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use holdfast_common::abi::{ARGS_MAX, Kind};
+use holdfast_common::control::{DoctorLine, SensorState};
+use holdfast_common::event::EventBody;
+
+pub use table::ProcessTable;
+
+use layout::Layout;
+use programs::{Loaded, Programs};
+use reader::{Reader, Shared};
+
+/// Owns the loaded programs and the reader threads; dropping it detaches and joins them.
+pub struct Sensor {
+    programs: Programs,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    problem: Option<String>,
+    missing: Vec<String>,
+}
+
+impl Sensor {
+    /// Loads, attaches and reads. Never fails as a whole: what could not be loaded is in
+    /// [`Sensor::states`]. `sink` gets [`EventBody::Exec`] and [`EventBody::PacketSocket`], from
+    /// the reader thread and (for `found` sockets) the poll thread. It must not wait for the
+    /// sensor.
+    pub fn start(table: Arc<ProcessTable>, sink: Box<dyn Fn(EventBody) + Send + Sync>) -> Self {
+        let layout = Layout::of_running_kernel();
+        let mut programs = Programs::load(&layout);
+        let follows =
+            [Kind::Exec, Kind::Fork, Kind::Exit].into_iter().all(|kind| programs.is_active(kind));
+        // What started between the table's first look and the programs.
+        table.sync_with_proc();
+        let shared = Arc::new(Shared::new(table, sink, follows));
+        let mut threads = Vec::new();
+        let mut problem = layout.problem;
+        if let (Some(process), Some(network)) =
+            (programs.process_ring.take(), programs.network_ring.take())
+        {
+            let lost = programs.loss_counter();
+            let reader = Reader { shared: Arc::clone(&shared), process, network, lost };
+            spawn(&mut threads, &mut problem, "sensor", move || reader.run());
+        }
+        let poller = Arc::clone(&shared);
+        spawn(&mut threads, &mut problem, "sensor-poll", move || poller.poll());
+        reader::fill_arguments(&shared);
+        let missing = layout.missing.into_iter().map(|(_, text)| text).collect();
+        Self { programs, shared, threads, problem, missing }
+    }
+
+    /// What the sensor sees, and the account of each kind of record: generated = delivered +
+    /// aggregated + lost, but for what is still in a ring buffer.
+    pub fn states(&self) -> Vec<SensorState> {
+        let mut states: Vec<SensorState> =
+            self.programs.loaded.iter().map(|loaded| self.state(loaded)).collect();
+        let found = self.shared.found.load(Ordering::Relaxed);
+        states.push(SensorState {
+            name: "packet sockets (fallback)".to_owned(),
+            mechanism: "/proc/net/packet poll, 5 s".to_owned(),
+            active: true,
+            note: None,
+            generated: found,
+            delivered: found,
+            aggregated: 0,
+            lost: 0,
+        });
+        states
+    }
+
+    /// The sensor's lines of `holdfast doctor`.
+    pub fn doctor(&self) -> Vec<DoctorLine> {
+        let mut lines = vec![DoctorLine {
+            check: "kernel type information (BTF)".to_owned(),
+            ok: self.problem.is_none(),
+            evidence: match (&self.problem, self.missing.as_slice()) {
+                (Some(problem), _) => problem.clone(),
+                (None, []) => "every field that the sensor reads was found".to_owned(),
+                (None, missing) => format!("not in this kernel: {}", missing.join("; ")),
+            },
+            advice: self.problem.as_ref().map(|_| {
+                "boot a kernel with CONFIG_DEBUG_INFO_BTF, and mount /sys".to_owned()
+            }),
+        }];
+        lines.extend(self.states().into_iter().map(|state| DoctorLine {
+            ok: state.active && state.lost == 0,
+            evidence: evidence(&state),
+            advice: advice(&state),
+            check: format!("sensor: {} ({})", state.name, state.mechanism),
+        }));
+        let (living, ended, refused) = self.shared.table.sizes();
+        lines.push(DoctorLine {
+            check: "process table".to_owned(),
+            ok: refused == 0,
+            evidence: format!(
+                "{living} living, {ended} ended, {refused} without a place; \
+                 arguments up to {ARGS_MAX} bytes"
+            ),
+            advice: None,
+        });
+        lines
+    }
+
+    fn state(&self, loaded: &Loaded) -> SensorState {
+        let (generated, lost) = self.programs.count(loaded.program.kind);
+        SensorState {
+            name: loaded.program.name.to_owned(),
+            mechanism: format!("raw tracepoint {}", loaded.program.tracepoint),
+            active: loaded.active,
+            note: loaded.note.clone(),
+            generated,
+            delivered: self.shared.delivered(loaded.program.kind),
+            aggregated: 0,
+            lost,
+        }
+    }
+}
+
+impl Drop for Sensor {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(
+    threads: &mut Vec<JoinHandle<()>>,
+    problem: &mut Option<String>,
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) {
+    match std::thread::Builder::new().name(name.to_owned()).spawn(body) {
+        Ok(thread) => threads.push(thread),
+        Err(error) => *problem = Some(format!("cannot start thread {name}: {error}")),
+    }
+}
+
+fn evidence(state: &SensorState) -> String {
+    let account = format!(
+        "{} generated, {} delivered, {} lost",
+        state.generated, state.delivered, state.lost
+    );
+    match (&state.note, state.active) {
+        (None, true) => account,
+        (Some(note), true) => format!("{account}; {note}"),
+        (note, false) => format!("not attached: {}", note.as_deref().unwrap_or("unknown")),
+    }
+}
+
+fn advice(state: &SensorState) -> Option<String> {
+    if !state.active {
+        Some("run as root with CAP_BPF and CAP_PERFMON on Linux 5.8 or later".to_owned())
+    } else if state.lost > 0 {
+        Some("the host made records faster than they were read".to_owned())
+    } else {
+        None
+    }
+}

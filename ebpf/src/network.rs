@@ -1,0 +1,199 @@
+//! Packet and raw sockets: made, bound, made promiscuous, given a receive ring.
+//!
+//! One program on the way out of system calls. What is reported is the kernel's own state of the
+//! socket behind the descriptor, not the caller's memory, which another thread may change. Both
+//! call tables of x86-64 are known. Not seen here: sockets made through io_uring or received
+//! from another process, which the agent's /proc poll finds.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
+use holdfast_common::abi::{Field, Kind, SocketRecord, action};
+
+use crate::kernel::{Address, at, field, head};
+use crate::maps::{count_lost, send_network};
+
+/// Offsets in the x86-64 `struct pt_regs`, fixed by the ptrace ABI.
+mod regs {
+    pub const R10: u64 = 56;
+    pub const BX: u64 = 40;
+    pub const CX: u64 = 88;
+    pub const DX: u64 = 96;
+    pub const SI: u64 = 104;
+    pub const DI: u64 = 112;
+    pub const ORIG_AX: u64 = 120;
+}
+
+const TS_COMPAT: u32 = 2;
+const X32_BIT: u64 = 0x4000_0000;
+const SOCKFS_MAGIC: u64 = 0x534f_434b;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const AF_PACKET: u32 = 17;
+const SOCK_RAW: u32 = 3;
+const SOL_PACKET: u32 = 263;
+const PACKET_ADD_MEMBERSHIP: u32 = 1;
+const PACKET_RX_RING: u32 = 5;
+const PACKET_MR_PROMISC: u32 = 1;
+
+#[derive(Clone, Copy)]
+enum Call {
+    Socket,
+    Bind(u32),
+    SetOption { descriptor: u32, level: u32, name: u32, value: u64 },
+}
+
+/// `TP_PROTO(struct pt_regs *regs, long ret)`
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn network_sockets(context: RawTracePointContext) -> i32 {
+    let registers: Address = context.arg(0);
+    let Some(number) = at::<u64>(registers + regs::ORIG_AX) else { return 0 };
+    // Every call of the system comes by: leave at once unless the number is one of ours.
+    match number & !X32_BIT {
+        41 | 49 | 54 | 541 | 102 | 359 | 361 | 366 => {}
+        _ => return 0,
+    }
+    let returned: u64 = context.arg(1);
+    if (returned as i64) < 0 {
+        return 0;
+    }
+    // SAFETY: takes nothing and cannot fail.
+    let task: Address = unsafe { bpf_get_current_task() };
+    let compat = field::<u32>(task, Field::TaskStatus).unwrap_or(0) & TS_COMPAT != 0;
+    let call = if compat { call_32(number, registers) } else { call_64(number, registers) };
+    match call {
+        None => {}
+        Some(Call::Socket) => report(task, returned as u32, action::SOCKET, 0),
+        Some(Call::Bind(descriptor)) => report(task, descriptor, action::BIND, 0),
+        Some(Call::SetOption { level, .. }) if level != SOL_PACKET => {}
+        Some(Call::SetOption { descriptor, name, value, .. }) => match name {
+            PACKET_ADD_MEMBERSHIP => report(task, descriptor, action::PROMISCUOUS, value),
+            PACKET_RX_RING => report(task, descriptor, action::RING, 0),
+            _ => {}
+        },
+    }
+    0
+}
+
+#[inline(always)]
+fn register(registers: Address, which: u64) -> u64 {
+    at(registers + which).unwrap_or(0)
+}
+
+#[inline(always)]
+fn call_64(number: u64, registers: Address) -> Option<Call> {
+    match number & !X32_BIT {
+        41 => Some(Call::Socket),
+        49 => Some(Call::Bind(register(registers, regs::DI) as u32)),
+        54 | 541 => Some(Call::SetOption {
+            descriptor: register(registers, regs::DI) as u32,
+            level: register(registers, regs::SI) as u32,
+            name: register(registers, regs::DX) as u32,
+            value: register(registers, regs::R10),
+        }),
+        _ => None,
+    }
+}
+
+/// The 32-bit table, with `socketcall(call, args)`.
+#[inline(always)]
+fn call_32(number: u64, registers: Address) -> Option<Call> {
+    let first = register(registers, regs::BX) as u32;
+    let second = register(registers, regs::CX) as u32;
+    match number {
+        359 => Some(Call::Socket),
+        361 => Some(Call::Bind(first)),
+        366 => Some(Call::SetOption {
+            descriptor: first,
+            level: second,
+            name: register(registers, regs::DX) as u32,
+            value: register(registers, regs::SI) as u32 as u64,
+        }),
+        102 => {
+            let [descriptor, level, name, value]: [u32; 4] = user(u64::from(second))?;
+            match first {
+                1 => Some(Call::Socket),
+                2 => Some(Call::Bind(descriptor)),
+                14 => Some(Call::SetOption { descriptor, level, name, value: u64::from(value) }),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Reports what is behind the descriptor, when it is a packet or raw socket. `request` is the
+/// user's `struct packet_mreq` for a membership.
+#[inline(always)]
+fn report(task: Address, descriptor: u32, action: u32, request: u64) {
+    let Some((socket, inode)) = socket(task, descriptor) else { return };
+    let sock: Address = field(socket, Field::SocketSock).unwrap_or(0);
+    let family = u32::from(field::<u16>(sock, Field::SockFamily).unwrap_or(0));
+    let socket_type = u32::from(field::<u16>(socket, Field::SocketType).unwrap_or(0));
+    let (protocol, interface) = match family {
+        AF_PACKET => {
+            let number: u16 = field(sock, Field::PacketNum).unwrap_or(0);
+            (u32::from(u16::from_be(number)), field(sock, Field::PacketInterface).unwrap_or(0))
+        }
+        AF_INET | AF_INET6 if socket_type == SOCK_RAW => {
+            (u32::from(field::<u16>(sock, Field::SockProtocol).unwrap_or(0)), 0)
+        }
+        _ => return,
+    };
+    let interface = if action == action::PROMISCUOUS {
+        match membership(sock, request) {
+            Some((PACKET_MR_PROMISC, interface)) => interface,
+            _ => return,
+        }
+    } else {
+        interface
+    };
+    let Some(head) = head(Kind::Socket, task) else {
+        count_lost(Kind::Socket);
+        return;
+    };
+    let record =
+        SocketRecord { head, inode, action, family, socket_type, protocol, interface, reserved: 0 };
+    send_network(Kind::Socket, &record);
+}
+
+/// Type and interface of the newest membership; of the request where the kernel's list is not
+/// known.
+#[inline(always)]
+fn membership(sock: Address, request: u64) -> Option<(u32, u32)> {
+    let newest: Address = field(sock, Field::PacketMemberships).unwrap_or(0);
+    if newest != 0 {
+        let kind: u16 = field(newest, Field::MembershipType)?;
+        return Some((u32::from(kind), field(newest, Field::MembershipInterface)?));
+    }
+    let [interface, kind]: [u32; 2] = user(request)?;
+    Some((kind & 0xffff, interface))
+}
+
+/// The `struct socket` behind a descriptor, and its inode number.
+#[inline(always)]
+fn socket(task: Address, descriptor: u32) -> Option<(Address, u64)> {
+    let files: Address = field(task, Field::TaskFiles)?;
+    let table: Address = field(files, Field::FilesFdt)?;
+    if descriptor >= field::<u32>(table, Field::FdtableMax)? {
+        return None;
+    }
+    let slots: Address = field(table, Field::FdtableFd)?;
+    let file: Address = at(slots + u64::from(descriptor) * 8)?;
+    let inode: Address = field(file, Field::FileInode)?;
+    let super_block: Address = field(inode, Field::InodeSuper)?;
+    if field::<u64>(super_block, Field::SuperMagic)? != SOCKFS_MAGIC {
+        return None;
+    }
+    Some((field(file, Field::FilePrivate)?, field(inode, Field::InodeNumber).unwrap_or(0)))
+}
+
+#[inline(always)]
+fn user<const N: usize>(address: u64) -> Option<[u32; N]> {
+    let mut words = [0u32; N];
+    // SAFETY: `words` has the length that is given; the helper checks the user's address.
+    let failed = unsafe {
+        bpf_probe_read_user(words.as_mut_ptr().cast(), (N * 4) as u32, address as *const _)
+    };
+    (failed == 0).then_some(words)
+}

@@ -1,0 +1,255 @@
+//! The sensor on this host's kernel: what runs is seen as it runs, packet sockets are seen with
+//! their process, and the account adds up.
+//!
+//! Needs root. One sensor serves all tests of this file; each looks only at processes that it
+//! started itself.
+
+use std::collections::HashSet;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use holdfast_agent::sensor::{ProcessTable, Sensor};
+use holdfast_common::event::{EventBody, ExecEvent, PacketSocketEvent};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const ROLE: &str = "HOLDFAST_SENSOR_TEST_ROLE";
+
+#[derive(Default)]
+struct Seen {
+    execs: Vec<ExecEvent>,
+    sockets: Vec<PacketSocketEvent>,
+}
+
+struct Watch {
+    sensor: Sensor,
+    table: Arc<ProcessTable>,
+    seen: Arc<(Mutex<Seen>, Condvar)>,
+}
+
+static WATCH: LazyLock<Watch> = LazyLock::new(|| {
+    assert!(nix::unistd::geteuid().is_root(), "the sensor's tests need root");
+    let seen: Arc<(Mutex<Seen>, Condvar)> = Arc::default();
+    let filled = Arc::clone(&seen);
+    let table = Arc::new(ProcessTable::from_proc());
+    let sink = move |event| {
+        let mut seen = filled.0.lock().expect("not poisoned");
+        match event {
+            EventBody::Exec(exec) => seen.execs.push(*exec),
+            EventBody::PacketSocket(socket) => seen.sockets.push(*socket),
+            other => panic!("not an event of the sensor: {other:?}"),
+        }
+        filled.1.notify_all();
+    };
+    let sensor = Sensor::start(Arc::clone(&table), Box::new(sink));
+    for state in sensor.states() {
+        assert!(state.active, "{state:?}");
+    }
+    Watch { sensor, table, seen }
+});
+
+impl Watch {
+    fn wait<T>(&self, what: &str, find: impl Fn(&Seen) -> Option<T>) -> T {
+        let end = Instant::now() + DEADLINE;
+        let mut seen = self.seen.0.lock().expect("not poisoned");
+        loop {
+            if let Some(found) = find(&seen) {
+                return found;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "not seen within {DEADLINE:?}: {what}");
+            seen = self.seen.1.wait_timeout(seen, left).expect("not poisoned").0;
+        }
+    }
+
+    fn exec(&self, what: &str, is: impl Fn(&ExecEvent) -> bool) -> ExecEvent {
+        self.wait(what, |seen| seen.execs.iter().find(|event| is(event)).cloned())
+    }
+
+    fn socket(&self, what: &str, is: impl Fn(&PacketSocketEvent) -> bool) -> PacketSocketEvent {
+        self.wait(what, |seen| seen.sockets.iter().find(|event| is(event)).cloned())
+    }
+}
+
+/// A process of a test; killed and waited for at the end.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn role(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("own path"));
+    command.args(["--exact", "helper_process", "--nocapture"]).env(ROLE, name);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null());
+    command
+}
+
+/// Does nothing in an ordinary run; a helper process of another test takes its role here.
+#[test]
+fn helper_process() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    match role.as_str() {
+        "exec_from_thread" => {
+            let thread = std::thread::spawn(|| {
+                panic!("{}", Command::new("/bin/true").arg("from-a-thread").exec());
+            });
+            let _ = thread.join();
+        }
+        "exec_memfd" => {
+            let bytes = std::fs::read("/bin/true").expect("true");
+            let memfd = nix::sys::memfd::memfd_create(c"not here", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+                .expect("memfd");
+            nix::unistd::write(&memfd, &bytes).expect("write");
+            let args = [c"pretty\n\x1b[2Jname", c"in memory"];
+            nix::unistd::fexecve(memfd, &args, &[c"A=B"]).expect("fexecve");
+        }
+        "empty_argv" => {
+            let none: [&std::ffi::CStr; 0] = [];
+            nix::unistd::execve(c"/bin/true", &none, &none).expect("execve");
+        }
+        "raw_icmp" => {
+            let raw = SockProtocol::Icmp;
+            let _socket = socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), raw).expect("raw");
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
+        "packet_all" => {
+            let all = SockProtocol::EthAll;
+            let _socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), all).expect("packet");
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
+        other => panic!("no such role: {other}"),
+    }
+}
+
+#[test]
+fn an_exec_is_seen_with_its_arguments_parent_and_user() {
+    let watch = &*WATCH;
+    let mark = format!("mark-{}", std::process::id());
+    let child = Command::new("/bin/true").args([&mark, "", "two words"]).spawn();
+    let child = Owned(child.expect("true"));
+    let event = watch.exec("true", |event| event.process.args.contains(&mark));
+    let process = &event.process;
+    assert_eq!(process.key.pid, child.0.id());
+    assert_eq!(process.args[1..], [mark.as_str(), "", "two words"]);
+    assert!(!process.args_truncated);
+    assert!(process.exe.ends_with("/true"), "{}", process.exe);
+    assert_eq!((process.uid, process.euid, process.user.as_str()), (0, 0, "root"));
+    assert_eq!(event.parents[0].key.pid, std::process::id());
+    assert_eq!(process.parent, Some(event.parents[0].key));
+}
+
+#[test]
+fn a_huge_argument_vector_is_cut_and_marked() {
+    let watch = &*WATCH;
+    let mark = format!("huge-{}", std::process::id());
+    let _child = Owned(
+        Command::new("/bin/true").arg(&mark).args(vec!["x".repeat(100_000); 15]).spawn().expect("true"),
+    );
+    let event = watch.exec("huge", |event| event.process.args.contains(&mark));
+    assert!(event.process.args_truncated);
+    let bytes: usize = event.process.args.iter().map(|argument| argument.len() + 1).sum();
+    assert_eq!(bytes, holdfast_common::abi::ARGS_MAX + 1);
+}
+
+#[test]
+fn an_exec_by_a_thread_is_the_process_that_was() {
+    let watch = &*WATCH;
+    let child = Owned(role("exec_from_thread").spawn().expect("helper"));
+    let pid = child.0.id();
+    let event = watch.exec("exec by a thread", |event| {
+        event.process.key.pid == pid && event.process.args.get(1).is_some_and(|a| a == "from-a-thread")
+    });
+    assert!(event.process.exe.ends_with("/true"), "{}", event.process.exe);
+}
+
+#[test]
+fn a_program_without_a_file_is_seen_and_its_name_cannot_break_a_line() {
+    let watch = &*WATCH;
+    let child = Owned(role("exec_memfd").spawn().expect("helper"));
+    let pid = child.0.id();
+    let event = watch.exec("exec of a memfd", |event| {
+        event.process.key.pid == pid && event.process.args.get(1).is_some_and(|a| a == "in memory")
+    });
+    assert_eq!(event.process.exe, "/memfd:not here (deleted)");
+    assert_eq!(event.process.args[0], r"pretty\x0a\x1b[2Jname");
+}
+
+#[test]
+fn an_empty_argument_vector_is_seen() {
+    let watch = &*WATCH;
+    let child = Owned(role("empty_argv").spawn().expect("helper"));
+    let pid = child.0.id();
+    let event = watch.exec("empty argv", |event| {
+        event.process.key.pid == pid && event.process.exe.ends_with("/true")
+    });
+    // Linux 5.18 and later put an empty argument 0 where there is none.
+    assert!(event.process.args.iter().all(String::is_empty), "{:?}", event.process.args);
+}
+
+#[test]
+fn a_process_ends_in_the_table_and_stays_for_ancestry() {
+    let watch = &*WATCH;
+    let mark = format!("ends-{}", std::process::id());
+    let script = format!("/bin/true {mark} & wait");
+    let shell = Command::new("/bin/sh").args(["-c", &script]).spawn().expect("shell");
+    let pid = shell.id();
+    drop(Owned(shell).0.wait());
+    let event = watch.exec("the shell's child", |event| {
+        event.process.args.get(1).is_some_and(|argument| *argument == mark)
+    });
+    assert_eq!(event.parents[0].key.pid, pid);
+    assert_eq!(event.parents[0].args[2], script);
+    assert_eq!(watch.table.lookup(pid).map(|info| info.key), Some(event.parents[0].key));
+}
+
+#[test]
+fn packet_and_raw_sockets_are_seen_with_their_process() {
+    let watch = &*WATCH;
+    for (name, family, protocol) in [("packet_all", "AF_PACKET", 3), ("raw_icmp", "AF_INET", 1)] {
+        let child = Owned(role(name).stdin(Stdio::piped()).spawn().expect("helper"));
+        let pid = child.0.id();
+        let event = watch.socket(name, |event| event.process.key.pid == pid);
+        assert_eq!((event.family.as_str(), event.protocol), (family, protocol));
+        assert_eq!((event.action.as_str(), event.socket_type.as_str()), ("socket", "SOCK_RAW"));
+        assert!(event.process.args.iter().any(|argument| argument == "helper_process"));
+        assert_eq!(event.parents[0].key.pid, std::process::id());
+    }
+}
+
+#[test]
+fn the_account_adds_up_after_a_storm_of_execs() {
+    let watch = &*WATCH;
+    const STORM: usize = 3000;
+    let mark = format!("storm-{}", std::process::id());
+    let script = format!("i=0; while [ $i -lt {STORM} ]; do /bin/true {mark} $i; i=$((i+1)); done");
+    let status = Command::new("/bin/sh").args(["-c", &script]).status().expect("shell");
+    assert!(status.success());
+    let state = |name: &str| {
+        let states = watch.sensor.states();
+        states.into_iter().find(|state| state.name == name).expect("state")
+    };
+    let end = Instant::now() + DEADLINE;
+    // Other tests' records are on their way at any moment: wait for one quiet look.
+    while ["exec", "fork", "exit", "packet and raw sockets"].into_iter().any(|name| {
+        let state = state(name);
+        state.generated != state.delivered + state.aggregated + state.lost
+    }) {
+        assert!(Instant::now() < end, "{:?}", watch.sensor.states());
+        std::thread::yield_now();
+    }
+    let seen = watch.seen.0.lock().expect("not poisoned");
+    let numbers: HashSet<&str> = seen
+        .execs
+        .iter()
+        .filter(|event| event.process.args.get(1) == Some(&mark))
+        .filter_map(|event| event.process.args.get(2).map(String::as_str))
+        .collect();
+    let lost = usize::try_from(state("exec").lost).expect("small");
+    assert!(numbers.len() + lost >= STORM, "{} seen, {lost} declared lost", numbers.len());
+}
