@@ -95,6 +95,10 @@ pub(crate) fn obtain(root: &Path, source: Source) -> anyhow::Result<Kernel> {
 
 fn open(folder: &Path, label: &'static str) -> Option<Kernel> {
     let version = fs::read_to_string(folder.join("version")).ok()?.trim().to_owned();
+    // One that was reduced for other needs is fetched again.
+    if fs::read_to_string(folder.join("wanted")).ok()? != MODULES.join(" ") {
+        return None;
+    }
     let kernel = Kernel { label, version, folder: folder.to_owned() };
     let index = kernel.modules().join("lib/modules").join(&kernel.version).join("modules.dep");
     (kernel.image().is_file() && index.is_file()).then_some(kernel)
@@ -114,14 +118,26 @@ fn fetch(source: Source, work: &Path) -> anyhow::Result<()> {
 
     let ready = work.join("ready");
     fs::create_dir_all(&ready)?;
-    let boot = unpacked.join("boot");
-    let (image, version) = names(&boot)?
-        .into_iter()
-        .find_map(|name| Some((boot.join(&name), name.strip_prefix("vmlinuz-")?.to_owned())))
-        .context("the package has a vmlinuz")?;
+    let (image, version) = find_image(&unpacked)?;
     fs::copy(image, ready.join("vmlinuz"))?;
     fs::write(ready.join("version"), &version)?;
+    fs::write(ready.join("wanted"), MODULES.join(" "))?;
     reduce_modules(&unpacked, &version, &ready.join("modules"))
+}
+
+/// The bootable image and its version: in boot/, or beside its modules in newer packages.
+fn find_image(unpacked: &Path) -> anyhow::Result<(PathBuf, String)> {
+    for name in names(&unpacked.join("boot")).unwrap_or_default() {
+        if let Some(version) = name.strip_prefix("vmlinuz-") {
+            return Ok((unpacked.join("boot").join(&name), version.to_owned()));
+        }
+    }
+    let modules = unpacked.join("usr/lib/modules");
+    names(&modules)?
+        .into_iter()
+        .map(|version| (modules.join(&version).join("vmlinuz"), version))
+        .find(|(image, _)| image.is_file())
+        .context("the packages hold no vmlinuz")
 }
 
 /// Copy the wanted modules and what they depend on, uncompressed, and index them.
@@ -134,6 +150,11 @@ fn reduce_modules(unpacked: &Path, version: &str, to: &Path) -> anyhow::Result<(
     };
     let tree = base.join("lib/modules").join(version);
     let depmod = shell::require("depmod")?;
+    // Newer packages have these lists in a third part; without them depmod only warns.
+    let lists = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
+    for list in lists.map(|list| tree.join(list)) {
+        fs::OpenOptions::new().create(true).append(true).open(&list)?;
+    }
     shell::quiet(Command::new(&depmod).arg("-b").arg(&base).arg(version))?;
     let index = fs::read_to_string(tree.join("modules.dep")).context("read modules.dep")?;
     let target = to.join("lib/modules").join(version);
@@ -148,9 +169,8 @@ fn reduce_modules(unpacked: &Path, version: &str, to: &Path) -> anyhow::Result<(
             fs::copy(from, copy)?;
         }
     }
-    for list in ["modules.builtin", "modules.builtin.modinfo", "modules.order"] {
-        // depmod only warns without them.
-        let _ = fs::copy(tree.join(list), target.join(list));
+    for list in lists {
+        fs::copy(tree.join(list), target.join(list))?;
     }
     shell::quiet(Command::new(depmod).arg("-b").arg(to).arg(version))
 }
