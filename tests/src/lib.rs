@@ -1,1 +1,42 @@
+//! What the end-to-end tests share: scratch file systems, a running agent, guests' scenarios.
+//!
+//! No product code, and nothing that touches the machine's own file systems.
 
+pub mod agent;
+pub mod scenarios;
+pub mod scratch;
+
+use std::time::{Duration, Instant};
+
+/// Wait until a condition gives something, looking every few milliseconds; `None` after the deadline.
+pub fn until<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Say that a test was skipped, and why, in the form that `cargo xtask test` counts. Call it from
+/// the test's own thread, after asserting that the reason holds, and return.
+///
+/// In CI only the reasons in xtask's `ALLOWED_SKIPS` count as a skip; all others fail.
+pub fn skip(test: &str, reason: &str) {
+    println!("SKIP {test}: {reason}");
+}
+
+/// Whether the tests run as root. Those that mark, mount or load cannot run otherwise.
+///
+/// # Panics
+/// When they do not, saying so.
+pub fn require_root() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test mounts file systems and needs root: run cargo xtask test, which uses sudo"
+    );
+}

@@ -1,0 +1,312 @@
+//! `holdfastd` as a test runs it: its own config, state and socket in a temporary folder.
+//!
+//! Works on the host and in a guest. Its log is kept, and shown when the test fails. Whatever
+//! happens, the process is gone when the [`Agent`] is dropped.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::until;
+
+/// How long a start, a stop or one CLI call may take; an emulated machine is slow.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where the built binaries lie: `HOLDFAST_BIN`, the folder above this test's own, or `/usr/bin`.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("HOLDFAST_BIN") {
+        return PathBuf::from(folder).join(name);
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    own.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| Path::new("/usr/bin").join(name))
+}
+
+/// What the config says, before the agent starts.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    protect: Vec<PathBuf>,
+    mode: &'static str,
+    on_access: String,
+    tables: String,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Protect these paths, in block mode.
+    pub fn protect<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
+        Self {
+            protect: paths.into_iter().map(Into::into).collect(),
+            mode: "block",
+            on_access: String::new(),
+            tables: String::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Report only.
+    #[must_use]
+    pub fn detect(mut self) -> Self {
+        self.mode = "detect";
+        self
+    }
+
+    /// One more line of `[on_access]`, for example `deadline_ms = 500`.
+    #[must_use]
+    pub fn on_access(mut self, line: &str) -> Self {
+        self.on_access.push_str(line);
+        self.on_access.push('\n');
+        self
+    }
+
+    /// Whole tables, for example `[scan]\nworkers = 1`.
+    #[must_use]
+    pub fn tables(mut self, text: &str) -> Self {
+        self.tables.push_str(text);
+        self.tables.push('\n');
+        self
+    }
+
+    /// A variable of the agent's environment, for example `RUST_LOG`.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Write the config, start the agent, wait until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or stays silent; the error holds its log.
+    pub fn start(self) -> Result<Agent> {
+        let home = tempfile::Builder::new().prefix("holdfast-agent-").tempdir()?;
+        fs::write(home.path().join("holdfast.toml"), self.config(home.path())?)?;
+        let mut agent = Agent { setup: self, home, process: None, log: Arc::default() };
+        agent.start()?;
+        Ok(agent)
+    }
+
+    fn config(&self, home: &Path) -> Result<String> {
+        // TOML's basic strings have JSON's escapes.
+        Ok(format!(
+            "state_dir = {}\nsocket = {}\n\n[on_access]\nprotect = {}\nmode = \"{}\"\n{}\n{}",
+            serde_json::to_string(&home.join("state"))?,
+            serde_json::to_string(&home.join("socket"))?,
+            serde_json::to_string(&self.protect)?,
+            self.mode,
+            self.on_access,
+            self.tables,
+        ))
+    }
+}
+
+/// A running agent, or one that was stopped and keeps its state.
+#[derive(Debug)]
+pub struct Agent {
+    setup: Setup,
+    home: TempDir,
+    process: Option<Child>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Agent {
+    /// Start it, again after [`Agent::stop`] or [`Agent::kill`], with the same config and state.
+    ///
+    /// # Errors
+    /// As [`Setup::start`]; when it runs already.
+    pub fn start(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the agent runs already");
+        let before = self.log().len();
+        let mut child = Command::new(binary("holdfastd"))
+            .arg("--config")
+            .arg(self.home.path().join("holdfast.toml"))
+            .envs(self.setup.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", binary("holdfastd").display()))?;
+        let stderr = child.stderr.take().context("its standard error is a pipe")?;
+        keep_log(stderr, Arc::clone(&self.log));
+        self.process = Some(child);
+        let ready = until(PATIENCE, || {
+            let ended = self.process.as_mut()?.try_wait().ok()?.map(|status| status.to_string());
+            let ready = self.log()[before..].lines().any(|line| line.contains("ready"));
+            if ready { Some(Ok(())) } else { ended.map(Err) }
+        });
+        match ready {
+            Some(Ok(())) => Ok(()),
+            Some(Err(status)) => {
+                bail!("holdfastd ended before it was ready: {status}\n{}", self.log())
+            }
+            None => bail!("holdfastd is not ready after {PATIENCE:?}\n{}", self.log()),
+        }
+    }
+
+    /// SIGTERM; waits for the end. A clean stop is exit 0.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end in time (it is then killed).
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.end(Signal::SIGTERM)
+    }
+
+    /// SIGKILL; waits for the end.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.end(Signal::SIGKILL)
+    }
+
+    /// Its pid.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the agent runs").id()
+    }
+
+    /// What it wrote to standard error so far, over all starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.home.path().join("socket")
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    /// The config file, which a test may rewrite between two starts.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.home.path().join("holdfast.toml")
+    }
+
+    /// `holdfast --socket S ARGUMENTS…`, to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end in time.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary("holdfast"));
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        finish(&mut command, PATIENCE)
+    }
+
+    /// `holdfast --socket S --json ARGUMENTS…`: the JSON values that it printed, lists flattened.
+    ///
+    /// # Errors
+    /// When it fails or prints something else.
+    pub fn json(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let output = self.cli(&[&["--json"], arguments].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "holdfast {arguments:?}: {}\n{said}", output.status);
+        let mut values = Vec::new();
+        for value in serde_json::Deserializer::from_slice(&output.stdout).into_iter() {
+            match value.with_context(|| format!("holdfast {arguments:?} printed JSON"))? {
+                Value::Array(list) => values.extend(list),
+                value => values.push(value),
+            }
+        }
+        Ok(values)
+    }
+
+    /// Wait until `holdfast --json ARGUMENTS…` prints a value that fits, and return it.
+    ///
+    /// # Errors
+    /// After [`PATIENCE`], with the agent's log.
+    pub fn wait_for(&self, arguments: &[&str], fits: impl Fn(&Value) -> bool) -> Result<Value> {
+        let found = until(PATIENCE, || self.json(arguments).ok()?.into_iter().find(|v| fits(v)));
+        found.with_context(|| format!("holdfast {arguments:?} never showed it\n{}", self.log()))
+    }
+
+    fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let mut child = self.process.take().context("the agent does not run")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
+        match until(PATIENCE, || child.try_wait().transpose()) {
+            Some(status) => Ok(status?),
+            None => {
+                child.kill()?;
+                child.wait()?;
+                bail!("holdfastd did not end {PATIENCE:?} after {signal}\n{}", self.log())
+            }
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("---- holdfastd ----\n{}---- end ----", self.log());
+        }
+    }
+}
+
+/// Run a program to its end, within a time; the output of both kinds is kept.
+///
+/// # Errors
+/// When it cannot be started or does not end in time (it is then killed).
+pub fn finish(command: &mut Command, patience: Duration) -> Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+    let stdout = drain(child.stdout.take().context("a pipe")?);
+    let stderr = drain(child.stderr.take().context("a pipe")?);
+    let Some(status) = until(patience, || child.try_wait().transpose()) else {
+        child.kill()?;
+        child.wait()?;
+        bail!("{command:?} did not end in {patience:?}");
+    };
+    let read = |reader: thread::JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+    Ok(Output { status: status?, stdout: read(stdout), stderr: read(stderr) })
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is what there is.
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+fn keep_log(stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        let mut stderr = BufReader::new(stderr);
+        let mut line = Vec::new();
+        while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    });
+}

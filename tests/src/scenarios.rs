@@ -1,0 +1,116 @@
+//! What a guest proves on its kernel, one function each.
+//!
+//! Add a scenario by adding a row. `Err` is the reason of a failure; an `Err` that starts with
+//! [`SKIP`] is a skip, which the scenario returns only after asserting that the reason holds.
+//! Every scenario runs in a process of its own, with a deadline, after `/mnt/ext4` is mounted.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use nix::sys::fanotify::{
+    EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
+};
+use rustix::fs::statfs;
+
+use crate::agent::{PATIENCE, binary, finish};
+use crate::scratch::Scratch;
+
+/// What a reason starts with when it is one to skip.
+pub const SKIP: &str = "skip: ";
+
+/// The ext4 that init mounts from the disk.
+pub const EXT4: &str = "/mnt/ext4";
+
+/// `BPF_FS_MAGIC`, linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// A name for the outcome line, and what it does.
+pub type Scenario = (&'static str, fn() -> Result<(), String>);
+
+/// In the order in which they run.
+pub const SCENARIOS: &[Scenario] = &[
+    ("shipped_binaries_start", shipped_binaries_start),
+    ("kernel_describes_its_types", kernel_describes_its_types),
+    ("bpffs_can_be_written", bpffs_can_be_written),
+    ("open_on_ext4_is_held_and_answered", open_on_ext4_is_held_and_answered),
+    ("open_on_tmpfs_is_held_and_answered", open_on_tmpfs_is_held_and_answered),
+];
+
+fn shipped_binaries_start() -> Result<(), String> {
+    for name in ["holdfastd", "holdfast"] {
+        let output = finish(Command::new(binary(name)).arg("--help"), PATIENCE).map_err(text)?;
+        if !output.status.success() {
+            return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+    }
+    Ok(())
+}
+
+fn kernel_describes_its_types() -> Result<(), String> {
+    let mut magic = [0; 2];
+    File::open("/sys/kernel/btf/vmlinux")
+        .and_then(|mut f| f.read_exact(&mut magic))
+        .map_err(text)?;
+    // BTF_MAGIC, in the machine's byte order.
+    if u16::from_ne_bytes(magic) == 0xeb9f { Ok(()) } else { Err(format!("magic {magic:x?}")) }
+}
+
+fn bpffs_can_be_written() -> Result<(), String> {
+    let kind = statfs("/sys/fs/bpf").map_err(text)?.f_type;
+    if kind.cast_unsigned() != BPF_FS_MAGIC {
+        return Err(format!("/sys/fs/bpf is of type {kind:#x}"));
+    }
+    fs::create_dir("/sys/fs/bpf/holdfast-test").map_err(text)?;
+    fs::remove_dir("/sys/fs/bpf/holdfast-test").map_err(text)
+}
+
+fn open_on_ext4_is_held_and_answered() -> Result<(), String> {
+    held_and_answered(Path::new(EXT4))
+}
+
+fn open_on_tmpfs_is_held_and_answered() -> Result<(), String> {
+    let scratch = Scratch::tmpfs(16 << 20).map_err(text)?;
+    held_and_answered(scratch.path())
+}
+
+/// The smallest listener: one open is allowed, the next is denied.
+fn held_and_answered(folder: &Path) -> Result<(), String> {
+    let file = folder.join("held");
+    fs::write(&file, b"content").map_err(text)?;
+    let group = Fanotify::init(
+        InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC | InitFlags::FAN_UNLIMITED_QUEUE,
+        EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC,
+    )
+    .map_err(|errno| format!("fanotify_init: {errno}"))?;
+    group
+        .mark(
+            MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM,
+            MaskFlags::FAN_OPEN_PERM,
+            rustix::fs::CWD,
+            Some(folder),
+        )
+        .map_err(|errno| format!("fanotify_mark: {errno}"))?;
+    for (response, allowed) in [(Response::FAN_ALLOW, true), (Response::FAN_DENY, false)] {
+        let path = file.clone();
+        let opener = thread::spawn(move || File::open(path).map(drop));
+        let events = group.read_events().map_err(|errno| format!("read: {errno}"))?;
+        let [event] = events.as_slice() else { return Err(format!("{} events", events.len())) };
+        let descriptor = event.fd().ok_or("an event without a descriptor")?;
+        group
+            .write_response(FanotifyResponse::new(descriptor.as_fd(), response))
+            .map_err(|errno| format!("answer: {errno}"))?;
+        let opened = opener.join().map_err(|_| "the opener panicked")?;
+        if opened.is_ok() != allowed {
+            return Err(format!("answered {response:?}, and the opener got {opened:?}"));
+        }
+    }
+    fs::remove_file(&file).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    format!("{error:#}")
+}

@@ -1,0 +1,22 @@
+//! The two builds: the eBPF object, then the workspace that embeds it.
+//!
+//! The order is the invariant: cargo never sees a missing object. Installs nothing.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::{ebpf, shell};
+
+/// The eBPF object.
+pub(crate) fn object(root: &Path) -> anyhow::Result<()> {
+    let object = ebpf::build(root).context("build the eBPF object")?;
+    eprintln!("eBPF object: {}", object.display());
+    Ok(())
+}
+
+/// Everything that is shipped, in target/release.
+pub(crate) fn all(root: &Path) -> anyhow::Result<()> {
+    object(root)?;
+    shell::run(shell::cargo(root).args(["build", "--release", "--workspace", "--locked"]))
+}
