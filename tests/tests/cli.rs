@@ -203,6 +203,14 @@ fn status(problems: &[&str]) -> Reply {
     }))
 }
 
+/// The number of lines, each of which is a JSON object.
+fn objects(text: &str) -> u64 {
+    text.lines().fold(0, |count, line| {
+        assert!(serde_json::from_str::<Value>(line).expect("JSON").is_object());
+        count + 1
+    })
+}
+
 /// Nothing that moves a terminal, but line ends.
 fn assert_tame(text: &str) {
     let wild = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
@@ -277,8 +285,7 @@ fn scan_exits_by_what_was_found_and_makes_paths_absolute() {
         let paths = vec![folder.join(name)];
         assert_eq!(agent.asked.recv().expect("asked"), Request::Scan { paths });
         let output = agent.run(["scan", "/", "--json"]);
-        let objects = out(&output).lines().map(|l| serde_json::from_str::<Value>(l)).count() as u64;
-        assert_eq!(objects, found + failed + 1);
+        assert_eq!(objects(&out(&output)), found + failed + 1);
     }
     let agent = Agent::new(|_| lines(&[Reply::Done]));
     assert_eq!(code(&agent.run(["scan", "/x"])), 2, "no numbers came");
@@ -345,7 +352,7 @@ fn quarantine_items_are_found_by_the_beginning_of_their_id() {
         assert_eq!(code(&agent.run(["quarantine", "show", bad])), 64, "{bad:?}");
     }
     let json = out(&agent.run(["--json", "quarantine", "list"]));
-    assert_eq!(json.lines().map(|l| serde_json::from_str::<Value>(l).expect("json")).count(), 2);
+    assert_eq!(objects(&json), 2);
     assert_tame(&json);
 }
 
