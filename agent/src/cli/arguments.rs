@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 fine, 1 failed (scan: malicious files found), \
-2 scan error, 64 wrong usage.")]
+2 scan error, 64 wrong usage, 78 wrong key or container.")]
 pub(super) struct Arguments {
     /// The agent's control socket.
     #[arg(long, global = true, value_name = "PATH", env = "HOLDFAST_SOCKET")]
@@ -50,6 +50,9 @@ holdfast events --since 2026-11-22T08:00:00+01:00\n  holdfast events --follow --
     /// Detection models.
     #[command(subcommand)]
     Models(Models),
+    /// Harmless simulations that prove the detection models.
+    #[command(subcommand)]
+    Simulate(Simulate),
     /// The rule bundle.
     #[command(subcommand)]
     Bundle(Bundle),
@@ -117,6 +120,20 @@ holdfast quarantine restore 0197a2 --allow")]
         #[arg(long, value_name = "PASSWORD", default_value = "infected")]
         password: String,
     },
+    /// Open a raw container, on any machine, without an agent.
+    #[command(
+        after_help = "Example:\n  holdfast quarantine unseal 0197a2c4.hfq --key host.key --output sample"
+    )]
+    Unseal {
+        /// The container.
+        container: PathBuf,
+        /// The key of the host that sealed it.
+        #[arg(long, value_name = "FILE", default_value = "/var/lib/holdfast/host.key")]
+        key: PathBuf,
+        /// The content, which must not exist yet [default: CONTAINER.content]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -135,6 +152,19 @@ pub(super) enum Models {
     Disable {
         /// Id, the beginning of it, or title.
         model: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Simulate {
+    /// All simulations.
+    #[command(after_help = "Example:\n  holdfast simulate list")]
+    List,
+    /// Do what the model watches for, harmlessly.
+    #[command(after_help = "Example:\n  sudo holdfast simulate run network-sniffing")]
+    Run {
+        /// Its name.
+        name: String,
     },
 }
 

@@ -8,8 +8,10 @@ mod events;
 mod out;
 mod quarantine;
 mod scan;
+mod simulate;
 mod state;
 mod text;
+mod unseal;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ use out::Out;
 
 /// Wrong usage (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
+/// A key or container that is not one (`EX_CONFIG`).
+const DATA: u8 = 78;
 
 /// Why a command ends without success.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,9 @@ enum CliError {
     /// The arguments cannot be meant.
     #[error("{0}")]
     Usage(String),
+    /// A file that was given is not what it should be.
+    #[error("{0}")]
+    Data(String),
     /// Something else went wrong.
     #[error("{0}")]
     Failed(String),
@@ -86,7 +93,11 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "holdfast: {}", text::safe(&error.to_string()));
-            ExitCode::from(if matches!(error, CliError::Usage(_)) { USAGE } else { failure })
+            ExitCode::from(match error {
+                CliError::Usage(_) => USAGE,
+                CliError::Data(_) => DATA,
+                CliError::Client(_) | CliError::Failed(_) | CliError::Output(_) => failure,
+            })
         }
     }
 }
@@ -101,6 +112,7 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
         Command::Models(Models::List) => state::models(session),
         Command::Models(Models::Enable { model }) => state::switch_model(session, &model, true),
         Command::Models(Models::Disable { model }) => state::switch_model(session, &model, false),
+        Command::Simulate(command) => simulate::simulate(session, command),
         Command::Bundle(Bundle::Reload) => state::reload(session),
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::arguments::Quarantine;
 use super::events::scan_type;
 use super::text::{local_time, safe, size};
+use super::unseal::unseal;
 use super::{CliError, Session, unexpected};
 
 pub(super) fn quarantine(session: &mut Session, command: Quarantine) -> Result<u8, CliError> {
@@ -22,6 +23,9 @@ pub(super) fn quarantine(session: &mut Session, command: Quarantine) -> Result<u
         Quarantine::Restore { id, allow, to } => restore(session, &id, allow, to)?,
         Quarantine::Delete { id, yes } => return delete(session, &id, yes),
         Quarantine::Export { id, output, password } => export(session, &id, output, password)?,
+        Quarantine::Unseal { container, key, output } => {
+            return unseal(session, &container, &key, output);
+        }
     }
     Ok(0)
 }

@@ -36,8 +36,7 @@ fn run(session: &mut Session, name: &str) -> Result<u8, CliError> {
         let known = known.join(", ");
         return Err(CliError::Usage(format!("there is no simulation {name:?}, only {known}")));
     }
-    let done =
-        simulate::run(name).map_err(|error| CliError::Failed(format!("{name}: {error}")))?;
+    let done = simulate::run(name).map_err(|error| CliError::Failed(format!("{name}: {error}")))?;
     if session.out.json {
         session.out.json(&serde_json::json!({ "name": name, "done": done }))?;
     } else {
