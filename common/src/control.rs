@@ -27,6 +27,7 @@ pub enum Request {
     /// [`Reply::ScanFailed`], last a [`Reply::ScanDone`].
     Scan {
         /// Files and folders.
+        #[serde(with = "path_bytes")]
         paths: Vec<PathBuf>,
     },
     /// Answer: [`Reply::Event`] each, oldest first.
@@ -54,6 +55,7 @@ pub enum Request {
         /// Allow this content by its SHA-256 from now on.
         allow: bool,
         /// Another place than where it was.
+        #[serde(default, with = "path_bytes")]
         to: Option<PathBuf>,
     },
     /// Destroy an item. Answer: `Done`.
@@ -304,4 +306,107 @@ pub struct ModelState {
     pub last_fired_ms: Option<i64>,
     /// Times fired since the journal began.
     pub fired: u64,
+}
+
+/// Paths in JSON without loss: text where it is UTF-8, else the list of its bytes. A file must
+/// not escape a scan by its name.
+mod path_bytes {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Written<'a> {
+        Text(&'a str),
+        Bytes(&'a [u8]),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    fn write(path: &Path) -> Written<'_> {
+        path.to_str().map_or(Written::Bytes(path.as_os_str().as_bytes()), Written::Text)
+    }
+
+    fn read(path: Read) -> PathBuf {
+        match path {
+            Read::Text(text) => text.into(),
+            Read::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer, P>(paths: &P, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        P: Paths,
+    {
+        paths.write(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, P>(deserializer: D) -> Result<P, D::Error>
+    where
+        P: Paths,
+    {
+        P::read(deserializer)
+    }
+
+    /// What holds paths.
+    pub(super) trait Paths: Sized {
+        fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+        fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+    }
+
+    impl Paths for Vec<PathBuf> {
+        fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(self.iter().map(|path| write(path)))
+        }
+
+        fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            Ok(Vec::<Read>::deserialize(deserializer)?.into_iter().map(read).collect())
+        }
+    }
+
+    impl Paths for Option<PathBuf> {
+        fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            self.as_deref().map(write).serialize(serializer)
+        }
+
+        fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            Ok(Option::<Read>::deserialize(deserializer)?.map(read))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn paths_that_are_not_text_survive_the_socket() {
+        let hostile = PathBuf::from(OsStr::from_bytes(b"/srv/\xff\n\xfe"));
+        for path in [PathBuf::from("/srv/caf\u{e9}"), hostile] {
+            let id = Uuid::nil();
+            let requests = [
+                Request::Scan { paths: vec![path.clone()] },
+                Request::QuarantineRestore { id, allow: true, to: Some(path) },
+                Request::QuarantineRestore { id, allow: false, to: None },
+            ];
+            for request in requests {
+                let line = serde_json::to_string(&request).expect("json");
+                assert_eq!(serde_json::from_str::<Request>(&line).expect("request"), request);
+            }
+        }
+        let plain = r#"{"request":"scan","paths":["/srv"]}"#;
+        let scan = Request::Scan { paths: vec!["/srv".into()] };
+        assert_eq!(serde_json::to_string(&scan).expect("json"), plain);
+    }
 }

@@ -1,0 +1,200 @@
+//! The command line of `holdfast`. Says what can be asked, and does nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Holdfast holds every file open on this host until it is known to be clean.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 fine, 1 failed (scan: malicious files found), \
+2 scan error, 64 wrong usage, 78 wrong key or container.")]
+pub(super) struct Arguments {
+    /// The agent's control socket.
+    #[arg(long, global = true, value_name = "PATH", env = "HOLDFAST_SOCKET")]
+    #[arg(default_value = "/run/holdfast/holdfast.sock")]
+    pub(super) socket: PathBuf,
+    /// Print JSON, one object a line.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Whether this host is protected, and the agent's numbers.
+    #[command(after_help = "Examples:\n  holdfast status\n  holdfast status --json | jq .problems")]
+    Status,
+    /// Check what protection needs on this host, and say what to do.
+    #[command(
+        after_help = "Examples:\n  sudo holdfast doctor\n  holdfast doctor --json | jq 'select(.ok | not)'"
+    )]
+    Doctor,
+    /// Scan files and folders now. Exits 0 clean, 1 found, 2 error.
+    #[command(
+        after_help = "Examples:\n  sudo holdfast scan /srv/incoming\n  holdfast scan --json . > found.jsonl"
+    )]
+    Scan {
+        /// Files and folders.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// What happened, oldest first.
+    #[command(after_help = "Examples:\n  holdfast events --since 24h --kind malware\n  \
+holdfast events --since 2026-11-22T08:00:00+01:00\n  holdfast events --follow --json")]
+    Events(Events),
+    /// Files in quarantine.
+    #[command(subcommand)]
+    Quarantine(Quarantine),
+    /// Detection models.
+    #[command(subcommand)]
+    Models(Models),
+    /// Harmless simulations that prove the detection models.
+    #[command(subcommand)]
+    Simulate(Simulate),
+    /// The rule bundle.
+    #[command(subcommand)]
+    Bundle(Bundle),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Events {
+    /// Stay, and print what happens.
+    #[arg(long, short)]
+    pub(super) follow: bool,
+    /// Only from then on: a span back from now (30m, 2h, 3d), or an RFC 3339 time.
+    #[arg(long, value_name = "T")]
+    pub(super) since: Option<String>,
+    /// Only this kind: malware, model, failure, quarantine, exec, packet_socket, agent_started,
+    /// agent_stopped, protection_gap, bundle, coverage, loss.
+    #[arg(long, value_name = "KIND")]
+    pub(super) kind: Option<String>,
+    /// At most this many, the newest; 0 for no limit.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(super) limit: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Quarantine {
+    /// All items, newest first.
+    #[command(after_help = "Example:\n  holdfast quarantine list")]
+    List,
+    /// Everything that is known of an item.
+    #[command(after_help = "Example:\n  holdfast quarantine show 0197a2")]
+    Show {
+        /// The item, or the beginning of its id.
+        id: String,
+    },
+    /// Put a file back where it was, as it was. Never overwrites.
+    #[command(after_help = "Examples:\n  holdfast quarantine restore 0197a2 --to /root/sample\n  \
+holdfast quarantine restore 0197a2 --allow")]
+    Restore {
+        /// The item, or the beginning of its id.
+        id: String,
+        /// Allow this content from now on; without it the file is detected again.
+        #[arg(long)]
+        allow: bool,
+        /// Put it here instead.
+        #[arg(long, value_name = "PATH")]
+        to: Option<PathBuf>,
+    },
+    /// Destroy an item for good.
+    #[command(after_help = "Example:\n  holdfast quarantine delete 0197a2 --yes")]
+    Delete {
+        /// The item, or the beginning of its id.
+        id: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Copy an item out as an AES-256 encrypted zip (7-Zip and bsdtar open it).
+    #[command(after_help = "Example:\n  holdfast quarantine export 0197a2 --output sample.zip")]
+    Export {
+        /// The item, or the beginning of its id.
+        id: String,
+        /// The zip, which must not exist yet [default: ID.zip]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// The zip's password; the default is the convention among analysts.
+        #[arg(long, value_name = "PASSWORD", default_value = "infected")]
+        password: String,
+    },
+    /// Open a raw container, on any machine, without an agent.
+    #[command(
+        after_help = "Example:\n  holdfast quarantine unseal 0197a2c4.hfq --key host.key --output sample"
+    )]
+    Unseal {
+        /// The container.
+        container: PathBuf,
+        /// The key of the host that sealed it.
+        #[arg(long, value_name = "FILE", default_value = "/var/lib/holdfast/host.key")]
+        key: PathBuf,
+        /// The content, which must not exist yet [default: CONTAINER.content]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Models {
+    /// All models, and which of them can fire on this host.
+    #[command(after_help = "Example:\n  holdfast models list")]
+    List,
+    /// Switch a model on.
+    #[command(after_help = "Example:\n  holdfast models enable 'Network Sniffing'")]
+    Enable {
+        /// Id, the beginning of it, or title.
+        model: String,
+    },
+    /// Switch a model off.
+    #[command(after_help = "Example:\n  holdfast models disable 'Network Sniffing'")]
+    Disable {
+        /// Id, the beginning of it, or title.
+        model: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Simulate {
+    /// All simulations.
+    #[command(after_help = "Example:\n  holdfast simulate list")]
+    List,
+    /// Do what the model watches for, harmlessly.
+    #[command(after_help = "Example:\n  sudo holdfast simulate run network-sniffing")]
+    Run {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Bundle {
+    /// Load the rule bundle folder again; a bad one is refused as a whole.
+    #[command(after_help = "Example:\n  holdfast bundle reload")]
+    Reload,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_has_an_example() {
+        fn check(command: &clap::Command) {
+            if command.get_name() == "help" {
+                return;
+            }
+            let mut leaves = command.get_subcommands().peekable();
+            if leaves.peek().is_none() {
+                let help = command.get_after_help().map(ToString::to_string);
+                assert!(help.is_some_and(|help| help.contains("Example")), "{command:?}");
+            }
+            leaves.for_each(check);
+        }
+        Arguments::command().debug_assert();
+        check(&Arguments::command());
+    }
+}

@@ -1,0 +1,192 @@
+//! `holdfast events`: one line an event, oldest first.
+
+use holdfast_common::control::{Reply, Request};
+use holdfast_common::event::{Event, EventBody};
+use holdfast_common::process::ProcessInfo;
+use holdfast_common::verdict::{Decision, Disposition, ScanType};
+
+use super::text::{duration, local_time, parse_since, safe};
+use super::{CliError, Session, arguments, unexpected};
+
+/// Every kind, to refuse a misspelt one (an empty answer would look like peace).
+const KINDS: [&str; 12] = [
+    "malware",
+    "model",
+    "failure",
+    "quarantine",
+    "exec",
+    "packet_socket",
+    "agent_started",
+    "agent_stopped",
+    "protection_gap",
+    "bundle",
+    "coverage",
+    "loss",
+];
+
+pub(super) fn events(session: &mut Session, wanted: arguments::Events) -> Result<u8, CliError> {
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let since_ms = match &wanted.since {
+        Some(since) => {
+            let since = parse_since(since, now_ms);
+            Some(since.map_err(|error| CliError::Usage(format!("--since: {error}")))?)
+        }
+        None => None,
+    };
+    if let Some(kind) = wanted.kind.as_deref().filter(|kind| !KINDS.contains(kind)) {
+        let known = KINDS.join(", ");
+        return Err(CliError::Usage(format!("--kind: {kind:?} is none of {known}")));
+    }
+    let (kind, limit, follow) = (wanted.kind, wanted.limit, wanted.follow);
+    let mut client = session.ask(&Request::Events { since_ms, kind, limit, follow })?;
+    while let Some(reply) = client.next_reply()? {
+        let Reply::Event(event) = reply else { return Err(unexpected(&reply)) };
+        if session.out.json {
+            session.out.json(&event)?;
+        } else {
+            session.out.line(&line(&event))?;
+        }
+    }
+    Ok(0)
+}
+
+/// One event for people.
+fn line(event: &Event) -> String {
+    let what = what(&event.body);
+    format!("{}  {:<14}  {}", local_time(event.time_ms), event.body.kind(), safe(&what))
+}
+
+fn what(body: &EventBody) -> String {
+    match body {
+        EventBody::Malware(found) => {
+            let mut what = format!(
+                "{} {} in {} ({}",
+                disposition(found.disposition),
+                found.signature.name,
+                found.path,
+                scan_type(found.scan_type),
+            );
+            if let Some(process) = &found.process {
+                what.push_str(&format!(", {}", who(process)));
+            }
+            what.push(')');
+            if let Some(item) = found.quarantine_id {
+                what.push_str(&format!(", item {item}"));
+            }
+            if let Some(reason) = &found.reason {
+                what.push_str(&format!(": {reason}"));
+            }
+            what
+        }
+        EventBody::Model(model) => {
+            let simulated = if model.simulated { " (simulated)" } else { "" };
+            format!(
+                "{} [{}] {}{simulated}: {}",
+                model.title,
+                model.level,
+                model.attack.join(" "),
+                who(&model.process)
+            )
+        }
+        EventBody::Failure(failure) => {
+            let decision = match failure.decision {
+                Some(Decision::Allow) => "allowed",
+                Some(Decision::Deny) => "denied",
+                None => "passed",
+            };
+            let rescan = if failure.rescan { ", rescan follows" } else { "" };
+            let (count, reason) = (failure.count, failure.reason.name());
+            format!(
+                "{} {decision} without a verdict: {reason}, {count} times{rescan}",
+                failure.path
+            )
+        }
+        EventBody::Quarantine(action) => {
+            format!("{} {} (item {})", action.action, action.path, action.item)
+        }
+        EventBody::Exec(exec) => who(&exec.process),
+        EventBody::PacketSocket(socket) => format!(
+            "{} {} {} protocol {} interface {}: {}",
+            socket.action,
+            socket.family,
+            socket.socket_type,
+            socket.protocol,
+            socket.interface,
+            who(&socket.process)
+        ),
+        EventBody::AgentStarted(agent) => {
+            format!("version {}, kernel {}, mode {}", agent.version, agent.kernel, agent.mode)
+        }
+        EventBody::AgentStopped => "in order".into(),
+        EventBody::ProtectionGap(gap) => {
+            let seconds = gap.until_ms.saturating_sub(gap.from_ms).max(0).unsigned_abs() / 1000;
+            let (from, until) = (local_time(gap.from_ms), local_time(gap.until_ms));
+            format!("nobody answered opens for {} ({from} to {until})", duration(seconds))
+        }
+        EventBody::Bundle(bundle) => match &bundle.error {
+            Some(error) => format!("{} refused: {error}", bundle.path),
+            None => format!(
+                "{} loaded: {} hashes, {} YARA rules",
+                bundle.path, bundle.hashes, bundle.yara_rules
+            ),
+        },
+        EventBody::Coverage(coverage) => {
+            let state = if coverage.protected { "protected" } else { "not protected" };
+            let reason = coverage.reason.as_deref().map(|reason| format!(": {reason}"));
+            let reason = reason.unwrap_or_default();
+            format!("{} ({}) {state}{reason}", coverage.mount, coverage.fs_type)
+        }
+        EventBody::Loss(loss) => format!("{} lost in {}", loss.count, loss.queue),
+    }
+}
+
+fn who(process: &ProcessInfo) -> String {
+    let command = process.command_line();
+    let command = if command.is_empty() { &process.exe } else { &command };
+    let more = if process.args_truncated { " …" } else { "" };
+    let container = process.container.as_deref().map(|id| format!(" container {id:.12}"));
+    let container = container.unwrap_or_default();
+    format!("{command}{more} by {} pid {}{container}", process.user, process.key.pid)
+}
+
+pub(super) fn disposition(disposition: Disposition) -> &'static str {
+    match disposition {
+        Disposition::Allowed => "allowed",
+        Disposition::Blocked => "blocked",
+        Disposition::Quarantined => "quarantined",
+        Disposition::Restored => "restored",
+        Disposition::Vanished => "vanished",
+    }
+}
+
+pub(super) fn scan_type(scan_type: ScanType) -> &'static str {
+    match scan_type {
+        ScanType::OnOpen => "on open",
+        ScanType::OnExec => "on exec",
+        ScanType::OnClose => "on close",
+        ScanType::Rescan => "rescan",
+        ScanType::OnDemand => "on demand",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_common::event::ExecEvent;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_hostile_command_line_stays_one_line() {
+        let process = ProcessInfo {
+            args: vec!["a\n\x1b]0;owned\x07".into(), "\u{202e}b".into()],
+            user: "root".into(),
+            ..ProcessInfo::default()
+        };
+        let body = EventBody::Exec(Box::new(ExecEvent { process, parents: Vec::new() }));
+        let event = Event { id: Uuid::nil(), time_ms: 0, host: String::new(), body };
+        let line = line(&event);
+        assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line}");
+        assert!(line.contains(r"a\x0a\x1b]0;owned\x07") && line.ends_with("by root pid 0"));
+    }
+}
