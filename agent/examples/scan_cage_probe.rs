@@ -74,6 +74,8 @@ fn call(name: &str) -> (libc::c_long, [i64; 6]) {
         "mmap-file" => (libc::SYS_mmap, [0, 4096, 1, i64::from(libc::MAP_PRIVATE), 0, 0]),
         "mprotect-exec" => (libc::SYS_mprotect, [0, 4096, rx, 0, 0, 0]),
         "write-other" => (libc::SYS_write, [1, root, 1, 0, 0, 0]),
+        "close-socket" => (libc::SYS_close, [0, 0, 0, 0, 0, 0]),
+        "close-stderr" => (libc::SYS_close, [2, 0, 0, 0, 0, 0]),
         "sendmsg" => (libc::SYS_sendmsg, [0, 0, 0, 0, 0, 0]),
         "sendto-other" => (libc::SYS_sendto, [2, root, 1, 0, 0, 0]),
         "recvmsg-other" => (libc::SYS_recvmsg, [3, 0, 0, 0, 0, 0]),

@@ -77,6 +77,8 @@ fn every_other_call_kills_the_worker() {
         "mmap-file",
         "mprotect-exec",
         "write-other",
+        "close-socket",
+        "close-stderr",
         "sendmsg",
         "sendto-other",
         "recvmsg-other",

@@ -289,3 +289,24 @@ fn a_program_that_is_no_worker_is_an_error() {
     assert!(matches!(start("/nonexistent/holdfast-scan"), ScanError::Start { .. }));
     assert!(matches!(start("/bin/true"), ScanError::Died(WorkerDied::Gone)));
 }
+
+#[test]
+fn rules_that_need_more_memory_than_a_worker_has_harm_nobody_else() {
+    let folder = tempfile::tempdir().expect("folder");
+    let rule = |number| {
+        let text = format!("{number:08}").repeat(12);
+        format!(
+            "rule R{number} {{ strings: $a = \"{text}\" $b = /{text}[a-z]+/ condition: any of them }}\n"
+        )
+    };
+    let rules: String = (0..20_000).map(rule).collect();
+    std::fs::write(folder.path().join("a.yar"), &rules).expect("rules");
+    let config = config::Scan {
+        bundle: Some(folder.path().to_owned()),
+        memory_limit: ByteSize(24 << 20),
+        ..config::Scan::default()
+    };
+    assert!(rules.len() < 6 << 20, "small enough to be read");
+    let error = factory_of(&config).expect_err("too large for the worker");
+    assert!(matches!(error, ScanError::Died(WorkerDied::Gone)), "{error:?}");
+}
