@@ -120,7 +120,8 @@ impl WorkerFactory {
             reload: Mutex::new(()),
             starting: AtomicUsize::new(0),
         };
-        factory.prove(Arc::clone(&factory.current().source))?;
+        let source = Arc::clone(&factory.current().source);
+        factory.prove(source)?;
         Ok(factory)
     }
 

@@ -130,13 +130,12 @@ fn spawn(start: Start) -> io::Result<Started> {
     unshare(CloneFlags::CLONE_NEWPID)?;
     let child = command.spawn();
     // Back to our own, or the next unshare is refused.
-    move_into_thread_name_spaces(own.as_fd(), ThreadNameSpaceType::PROCESS_ID)?;
+    let back = move_into_thread_name_spaces(own.as_fd(), ThreadNameSpaceType::PROCESS_ID);
     let mut child = child?;
-    let pidfd = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(rustix::io::Errno::SRCH)
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    let pidfd = back.and_then(|()| {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        pidfd_open(pid.ok_or(rustix::io::Errno::SRCH)?, PidfdFlags::empty())
+    });
     match pidfd {
         Ok(pidfd) => Ok(Started { child, pidfd }),
         Err(error) => {

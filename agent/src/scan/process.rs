@@ -3,7 +3,7 @@
 //! INVARIANT: a `Worker` that is dropped is killed, whatever state it is in, and its process is
 //! reaped; neither makes the caller wait.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::Duration;
 
@@ -81,6 +81,12 @@ impl Worker {
         limit: Duration,
     ) -> Result<Scanned, ScanFailed> {
         self.link.scan(want_hashes, file, limit)
+    }
+}
+
+impl AsFd for Worker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket()
     }
 }
 

@@ -13,7 +13,7 @@ use landlock::{
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, chdir, chroot, pivot_root, setgroups, setresgid, setresuid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, Signal};
@@ -93,6 +93,9 @@ fn limit_resources(limits: &Limits) -> Result<(), CageError> {
         (Resource::RLIMIT_NOFILE, 8),
         (Resource::RLIMIT_NPROC, 0),
     ] {
+        // A lower limit of the agent's own stays: raising it may be forbidden.
+        let (_, hard) = getrlimit(resource).map_err(failed("rlimits"))?;
+        let most = most.min(hard);
         setrlimit(resource, most, most).map_err(failed("rlimits"))?;
     }
     Ok(())

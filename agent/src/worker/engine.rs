@@ -43,13 +43,17 @@ pub struct Engine {
     chunk: Vec<u8>,
 }
 
-/// What lies in [`Engine::head`] after the first reads.
-struct Head {
+/// One file while it is scanned. Its first bytes lie in [`Engine::head`].
+struct Content<'a> {
+    file: BorrowedFd<'a>,
+    /// Bytes in the head.
     length: usize,
     /// The content ends there.
     whole: bool,
     /// Bytes after which a growing file is given up.
     budget: u64,
+    /// Bytes read so far.
+    read: u64,
 }
 
 impl Rules {
@@ -117,10 +121,9 @@ impl Engine {
 
     /// Scans the content behind a descriptor. Its file offset stays.
     pub fn scan(&mut self, ticket: u64, want_hashes: bool, file: BorrowedFd<'_>) -> Answer {
-        let mut read = 0;
-        let (finding, hashes) = match self.judge(file, want_hashes, &mut read) {
+        let (read, finding, hashes) = match self.judge(file, want_hashes) {
             Ok(judged) => judged,
-            Err(errno) => (Finding::Unreadable(errno.raw_os_error()), None),
+            Err(errno) => (0, Finding::Unreadable(errno.raw_os_error()), None),
         };
         if self.head.len() > 4 * CHUNK {
             // The buffer of a large file goes back to the system.
@@ -134,53 +137,46 @@ impl Engine {
         &mut self,
         file: BorrowedFd<'_>,
         want_hashes: bool,
-        read: &mut u64,
-    ) -> Result<(Finding, Option<RawHashes>), Errno> {
+    ) -> Result<(u64, Finding, Option<RawHashes>), Errno> {
         let kinds = if want_hashes { Kinds::ALL } else { self.rules.kinds() };
-        let head = self.read_head(file, kinds)?;
-        *read = head.length as u64;
-        if head.whole && eicar::is_test_file(&self.head[..head.length]) {
-            return self.malicious(file, &head, None, eicar::NAME.to_owned(), Part::Eicar, read);
-        }
-        let digested =
-            if kinds.any() { Some(self.digest(file, &head, kinds, read)?) } else { None };
-        if let Some(digested) = &digested
-            && let Some(name) = self.rules.find(digested)
-        {
-            let name = name.to_owned();
-            return self.malicious(file, &head, digested.all(), name, Part::Hash, read);
-        }
-        let hashes = digested.as_ref().and_then(Digested::all);
-        if let Some(rules) = &self.rules.yara {
-            let name = rules
-                .first_match(&self.head[..head.length.min(self.yara_limit)])
-                .map_err(|yara::TimedOut| Errno::TIMEDOUT)?;
-            if let Some(name) = name {
-                let name = name.to_owned();
-                return self.malicious(file, &head, hashes, name, Part::Yara, read);
+        let mut content = self.read_head(file, kinds)?;
+        let mut hashes = None;
+        let signature = if content.whole && eicar::is_test_file(&self.head[..content.length]) {
+            Some(Signature { name: eicar::NAME.to_owned(), engine: Part::Eicar })
+        } else {
+            let listed = if kinds.any() {
+                let digested = self.digest(&mut content, kinds)?;
+                hashes = digested.all();
+                self.rules.find(&digested).map(str::to_owned)
+            } else {
+                None
+            };
+            match listed {
+                Some(name) => Some(Signature { name, engine: Part::Hash }),
+                None => self.match_yara(&content)?,
             }
+        };
+        let Some(signature) = signature else {
+            return Ok((content.read, Finding::Clean, hashes.filter(|_| want_hashes)));
+        };
+        // A match carries its hashes, unless reading the rest of a large file fails only now:
+        // it counts all the same.
+        if hashes.is_none() {
+            hashes = self.digest(&mut content, Kinds::ALL).ok().and_then(|digested| digested.all());
         }
-        Ok((Finding::Clean, hashes.filter(|_| want_hashes)))
+        Ok((content.read, Finding::Malicious(signature), hashes))
     }
 
-    /// A match always carries its hashes, unless reading the rest of a large file fails only
-    /// now: the match counts all the same.
-    fn malicious(
-        &mut self,
-        file: BorrowedFd<'_>,
-        head: &Head,
-        hashes: Option<RawHashes>,
-        name: String,
-        engine: Part,
-        read: &mut u64,
-    ) -> Result<(Finding, Option<RawHashes>), Errno> {
-        let hashes = hashes
-            .or_else(|| self.digest(file, head, Kinds::ALL, read).ok().and_then(|all| all.all()));
-        Ok((Finding::Malicious(Signature { name, engine }), hashes))
+    fn match_yara(&self, content: &Content<'_>) -> Result<Option<Signature>, Errno> {
+        let Some(rules) = &self.rules.yara else { return Ok(None) };
+        let name = rules
+            .first_match(&self.head[..content.length])
+            .map_err(|yara::TimedOut| Errno::TIMEDOUT)?;
+        Ok(name.map(|name| Signature { name: name.to_owned(), engine: Part::Yara }))
     }
 
     /// Reads as much of the beginning as the rules look at.
-    fn read_head(&mut self, file: BorrowedFd<'_>, kinds: Kinds) -> Result<Head, Errno> {
+    fn read_head<'a>(&mut self, file: BorrowedFd<'a>, kinds: Kinds) -> Result<Content<'a>, Errno> {
         let stat = rustix::fs::fstat(file)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {}
@@ -208,13 +204,13 @@ impl Engine {
             let got = pread(file, &mut self.head[length..end], length as u64)?;
             length += got;
             // Less than was asked for, and nothing left that the size promised: the end. Files
-            // that state no size (procfs) and filesystems that deliver in parts are read on.
-            let full = length == end;
-            if got == 0 || (!full && size > 0 && length as u64 >= size) {
+            // that state no size (procfs) and file systems that deliver in parts are read on.
+            if got == 0 || (length < end && size > 0 && length as u64 >= size) {
                 break true;
             }
         };
-        Ok(Head { length, whole, budget: size.saturating_add(GROWTH) })
+        let budget = size.saturating_add(GROWTH);
+        Ok(Content { file, length, whole, budget, read: length as u64 })
     }
 
     /// Room for the whole file when its size is true, twice the room when it is not.
@@ -227,31 +223,25 @@ impl Engine {
     }
 
     /// Hashes of the whole content: the head as it was read, the rest in passing.
-    fn digest(
-        &mut self,
-        file: BorrowedFd<'_>,
-        head: &Head,
-        kinds: Kinds,
-        read: &mut u64,
-    ) -> Result<Digested, Errno> {
+    fn digest(&mut self, content: &mut Content<'_>, kinds: Kinds) -> Result<Digested, Errno> {
         let mut digests = Digests::new(kinds);
-        digests.update(&self.head[..head.length]);
-        let mut offset = head.length as u64;
-        if !head.whole {
+        digests.update(&self.head[..content.length]);
+        let mut offset = content.length as u64;
+        if !content.whole {
             self.chunk.resize(CHUNK, 0);
             loop {
-                let got = pread(file, &mut self.chunk, offset)?;
+                let got = pread(content.file, &mut self.chunk, offset)?;
                 if got == 0 {
                     break;
                 }
                 digests.update(&self.chunk[..got]);
                 offset += got as u64;
-                if offset > head.budget {
+                if offset > content.budget {
                     return Err(Errno::FBIG);
                 }
             }
         }
-        *read = offset;
+        content.read = offset;
         Ok(digests.finish())
     }
 }

@@ -108,6 +108,7 @@ fn load(socket: BorrowedFd<'_>, limits: &Limits, missing: u8) -> Result<Engine, 
     let rules = read_all(bundle.as_fd())
         .map_err(|errno| format!("cannot read the bundle: {errno}"))
         .and_then(|image| Rules::load(&image, Duration::from_secs(limits.seconds)));
+    drop(bundle);
     match rules {
         Ok(rules) => {
             let (hashes, yara_rules) = rules.counts();
