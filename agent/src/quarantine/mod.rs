@@ -1,7 +1,7 @@
 //! The quarantine: malicious files, encrypted, in a root-only folder, and the way back.
 //!
 //! Read in this order: [`seal`] (file → container → original removed), [`locate`] and [`remove`]
-//! (that inode and no other), [`recover`] (after a crash), [`restore`], [`export`]; `folder` and
+//! (that inode and no other), `overlay`, [`recover`] (after a crash), [`restore`], [`export`]; `folder` and
 //! `space` keep order in the folder, the format itself is `holdfast_common::container`.
 //!
 //! Invariant: no crash, full disk or kill loses a file, and none is removed before its container
@@ -13,6 +13,7 @@ mod facts;
 mod folder;
 mod key;
 mod locate;
+mod overlay;
 mod recover;
 mod remove;
 mod restore;
@@ -123,7 +124,9 @@ impl Vault {
         self.seal_file(file, sealing)
     }
 
-    /// All items, newest first. One that cannot be read stands there with [`Metadata::damaged`].
+    /// All items, newest first, without their extended attributes (a hostile file can have a
+    /// megabyte of them; [`Vault::show`] has them). One that cannot be read stands there with
+    /// [`Metadata::damaged`].
     ///
     /// # Errors
     /// Only when the folder itself cannot be read.
@@ -133,7 +136,7 @@ impl Vault {
             match (entry.stage, self.show(entry.id)) {
                 // Being written, or gone since the folder was read.
                 (Stage::Part, _) | (_, Err(VaultError::NoItem { .. })) => {}
-                (_, Ok(metadata)) => items.push(metadata),
+                (_, Ok(metadata)) => items.push(Metadata { xattrs: Vec::new(), ..metadata }),
                 (_, Err(error)) => items.push(damaged(entry.id, &error)),
             }
         }

@@ -25,11 +25,12 @@ use super::facts::{Hasher, Inode, draft, read_content, sha256, stat, unchanged};
 use super::folder::Stage;
 use super::key::secrets;
 use super::locate::{Place, locate, without_deleted};
-use super::remove::{Outcome, remove};
+use super::remove::{Entry, Outcome, remove};
 use super::space::Reservation;
 use super::{Removal, Sealed, Sealing, Vault};
 
-/// How often a file that gets new names all the time is followed.
+/// How often a file that gets new names or new content all the time is followed. The last time
+/// it goes whatever was written to it since.
 const PURSUITS: usize = 4;
 /// Inodes that are remembered after they were sealed.
 const REMEMBERED: usize = 256;
@@ -59,9 +60,11 @@ impl Vault {
         }
         let mut pending = self.write_container(file, sealing, place.as_ref())?;
         let mut note = None;
-        for _ in 0..PURSUITS {
+        for pursuit in 1..=PURSUITS {
             let Some(found) = place.take() else { break };
-            match remove(file, inode, &found, pending.metadata.id) {
+            let facts = &pending.metadata;
+            let as_sealed = (pursuit < PURSUITS).then_some((facts.file.size, facts.mtime));
+            match remove(&Entry { file, inode, as_sealed, place: &found, id: facts.id }) {
                 Outcome::Removed => return self.settle(inode, pending, Removal::Removed, note),
                 Outcome::StillThere(why) => return self.give_up(pending, why, note),
                 Outcome::Stranded(path, source) => {
@@ -71,13 +74,16 @@ impl Vault {
                     note = kept.map(|path| displaced(&path)).or(note);
                     place = locate(file, inode, &found.path);
                 }
+                Outcome::Changed => place = Some(found),
             }
-            if place.is_some() {
-                // Under its new name it gets a container with that name; the old one goes when
-                // that is whole.
+            if place.is_some() && pursuit < PURSUITS {
+                // Its new name or content gets a container; the old one goes when that is whole.
                 let renewed = match self.write_container(file, sealing, place.as_ref()) {
                     Ok(renewed) => renewed,
-                    Err(_) => break,
+                    Err(error) => {
+                        let why = format!("it changed, and sealing it again failed: {error}");
+                        return self.give_up(pending, why, note);
+                    }
                 };
                 self.discard(std::mem::replace(&mut pending, renewed))?;
             }
