@@ -86,11 +86,11 @@ pub struct Sealed {
 pub enum Removal {
     /// Its entry is gone. Other hard links stay; [`Metadata::links`] counts them.
     Removed,
-    /// No name of this inode could be found (removed, or moved out of sight by somebody else). The
-    /// item is kept.
+    /// The inode has no name left at all: somebody else removed it first. The item is kept.
     Vanished,
-    /// It is still in its place, whole, for this reason; it must go on being denied. No item is
-    /// kept: every denied open would add one more.
+    /// It is still in its place, whole, for this reason (or under a name that only another
+    /// namespace can reach); it must go on being denied. No item is kept: every denied open would
+    /// add one more.
     StillThere(String),
 }
 
@@ -316,5 +316,16 @@ fn damaged(id: Uuid, error: &VaultError) -> Metadata {
         scan_type: ScanType::OnDemand,
         process: None,
         damaged: Some(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vault_is_for_any_thread() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Vault>();
     }
 }

@@ -16,12 +16,12 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use holdfast_common::container::{HEADER, Metadata, SealError, Sealer};
+use holdfast_common::container::{Metadata, SealError, Sealer, sealed_length};
 use rustix::fs::Stat;
 use uuid::Uuid;
 
 use super::error::VaultError;
-use super::facts::{Hasher, Inode, draft, read_content, sha256, stat, unchanged};
+use super::facts::{Hasher, Inode, draft, read_content, stat, unchanged};
 use super::folder::Stage;
 use super::key::secrets;
 use super::locate::{Place, locate, without_deleted};
@@ -32,6 +32,7 @@ use super::{Removal, Sealed, Sealing, Vault};
 /// How often a file that gets new names or new content all the time is followed. The last time
 /// it goes whatever was written to it since.
 const PURSUITS: usize = 4;
+const OUT_OF_REACH: &str = "it still has a name, but none that can be reached from here";
 /// Inodes that are remembered after they were sealed.
 const REMEMBERED: usize = 256;
 /// Room for header and metadata in a first estimate of a container's size.
@@ -54,7 +55,7 @@ impl Vault {
         let _turn = self.turns.enter(inode);
         let mut place = locate(file, inode, &sealing.path);
         if place.is_none()
-            && let Some(sealed) = self.sealed_before(file, inode)?
+            && let Some(sealed) = self.without_a_name(file, inode)?
         {
             return Ok(sealed);
         }
@@ -88,22 +89,38 @@ impl Vault {
                 self.discard(std::mem::replace(&mut pending, renewed))?;
             }
         }
+        if stat(file)?.st_nlink > 0 {
+            return self.give_up(pending, OUT_OF_REACH.to_owned(), note);
+        }
         self.settle(inode, pending, Removal::Vanished, note)
     }
 
-    /// The inode has no name any more that could be found. When this very content was sealed
-    /// from it before (many openers are denied at once), that item stands for it.
-    fn sealed_before(
+    /// No name of the inode could be found. If it has one all the same, there is nothing that
+    /// could be removed. If it has none and this very content was sealed from it before (many
+    /// openers are denied at once), that item stands for it. Else it must be sealed: it is about
+    /// to be lost.
+    fn without_a_name(
         &self,
         file: BorrowedFd<'_>,
         inode: Inode,
     ) -> Result<Option<Sealed>, VaultError> {
-        let Some(before) = self.turns.recall(inode) else { return Ok(None) };
-        if sha256(file)? != before.hashes.sha256 || self.folder.container(before.id).is_err() {
+        let named = stat(file)?.st_nlink > 0;
+        let before = self.turns.recall(inode);
+        if !named && before.is_none() {
             return Ok(None);
         }
-        let removal = if stat(file)?.st_nlink == 0 { before.removal } else { Removal::Vanished };
-        Ok(Some(Sealed { removal, ..before }))
+        let mut hasher = Hasher::default();
+        read_content(file, |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        })?;
+        let hashes = hasher.finish();
+        if named {
+            let removal = Removal::StillThere(OUT_OF_REACH.to_owned());
+            return Ok(Some(Sealed { id: Uuid::now_v7(), hashes, removal, note: None }));
+        }
+        let same = |item: &Sealed| item.hashes == hashes && self.folder.container(item.id).is_ok();
+        Ok(before.filter(same))
     }
 
     fn settle(
@@ -195,11 +212,12 @@ impl Vault {
                 .map_err(|source| VaultError::Original { operation: "draw a key for", source })?;
             let mut sealer =
                 Sealer::new(part, &self.key.0, &secrets, &metadata).map_err(failed(OVERHEAD))?;
+            let begin = sealer.content_start();
             let mut hasher = Hasher::default();
             let mut total = 0;
             metadata.file.size = read_content(file, |bytes| {
                 total += bytes.len() as u64;
-                room.grow_to(total + HEADER as u64)?;
+                room.grow_to(begin + sealed_length(total))?;
                 hasher.update(bytes);
                 sealer.write(bytes).map_err(failed(total))
             })?;

@@ -92,6 +92,27 @@ fn a_file_that_was_deleted_meanwhile_is_kept_as_vanished() {
 }
 
 #[test]
+fn a_file_that_cannot_be_reached_by_any_path_stays_and_costs_no_room() {
+    let scratch = Scratch::folder();
+    let vault = scratch.vault();
+    let mut folder = File::open(scratch.path("")).expect("open");
+    let name = "d".repeat(250);
+    // Deeper than any path can name (PATH_MAX is 4096).
+    for _ in 0..20 {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        mkdirat(&folder, &name, Mode::RWXU).expect("mkdir");
+        folder = openat(&folder, &name, OFlags::RDONLY, Mode::empty()).expect("open").into();
+    }
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CREATE;
+    let file = rustix::fs::openat(&folder, "evil", flags, rustix::fs::Mode::RUSR).expect("create");
+    let named = std::path::Path::new("/").join("evil");
+    let sealed = vault.seal(file.as_fd(), &sealing(&named)).expect("sealed");
+    assert!(matches!(sealed.removal, Removal::StillThere(_)), "{sealed:?}");
+    assert_eq!(File::from(file).metadata().expect("metadata").nlink(), 1);
+    assert_eq!(containers(&scratch), Vec::<String>::new());
+}
+
+#[test]
 fn a_name_that_ends_like_a_deleted_one_is_taken_as_it_is() {
     let scratch = Scratch::folder();
     let vault = scratch.vault();
