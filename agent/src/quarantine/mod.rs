@@ -1,7 +1,7 @@
 //! The quarantine: malicious files, encrypted, in a root-only folder, and the way back.
 //!
-//! Read in this order: [`seal`] (file → container → original removed), [`locate`] and [`remove`]
-//! (that inode and no other), `overlay`, [`recover`] (after a crash), [`restore`], [`export`]; `folder` and
+//! Read in this order: `seal` (file → container → original removed), `locate`, `overlay` and
+//! `remove` (that inode and no other), `recover` (after a crash), `restore`, `export`; `folder` and
 //! `space` keep order in the folder, the format itself is `holdfast_common::container`.
 //!
 //! Invariant: no crash, full disk or kill loses a file, and none is removed before its container
@@ -271,7 +271,12 @@ impl<W: Write> Write for Hashed<W> {
 fn open_key(state_dir: &Path, folder: &Folder) -> Result<HostKey, VaultError> {
     let path = state_dir.join("host.key");
     match std::fs::symlink_metadata(&path) {
-        Ok(_) => HostKey::load(&path),
+        Ok(_) => {
+            let key = HostKey::load(&path)?;
+            // A kill while the key was made may have left its draft.
+            let _ = std::fs::remove_file(key::draft_of(&path));
+            Ok(key)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if !folder.entries()?.is_empty() {
                 return Err(VaultError::KeyMissing { path });

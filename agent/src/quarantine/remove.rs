@@ -238,3 +238,57 @@ fn reason(what: &str, errno: Errno) -> String {
 fn name_of(id: Uuid) -> String {
     format!(".holdfast-{id}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::quarantine::locate::locate;
+
+    #[test]
+    fn a_file_that_changed_since_it_was_sealed_goes_back_whole() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("evil");
+        std::fs::write(&path, "malicious").expect("write");
+        let file = File::open(&path).expect("open");
+        let stat = fstat(&file).expect("stat");
+        let inode = Inode::from(&stat);
+        let place = locate(file.as_fd(), inode, &path).expect("its name");
+        let sealed = (9, mtime(&stat));
+        let entry = |as_sealed| Entry {
+            file: file.as_fd(),
+            inode,
+            as_sealed,
+            place: &place,
+            id: Uuid::nil(),
+        };
+        std::fs::write(&path, "malicious, and a mail").expect("write");
+        assert!(matches!(remove(&entry(Some(sealed))), Outcome::Changed));
+        assert_eq!(std::fs::read(&path).expect("read"), b"malicious, and a mail");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 1);
+
+        // The last time it goes all the same.
+        assert!(matches!(remove(&entry(None)), Outcome::Removed));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 0);
+        assert!(matches!(remove(&entry(None)), Outcome::Vanished(None)));
+    }
+
+    #[test]
+    fn a_folder_that_is_already_there_is_not_used() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("evil");
+        std::fs::write(&path, "malicious").expect("write");
+        let theirs = folder.path().join(name_of(Uuid::nil()));
+        std::fs::create_dir(&theirs).expect("folder");
+        std::fs::write(theirs.join(MOVED), "innocent").expect("write");
+        let file = File::open(&path).expect("open");
+        let inode = Inode::from(&fstat(&file).expect("stat"));
+        let place = locate(file.as_fd(), inode, &path).expect("its name");
+        let entry =
+            Entry { file: file.as_fd(), inode, as_sealed: None, place: &place, id: Uuid::nil() };
+        assert!(matches!(remove(&entry), Outcome::StillThere(_)));
+        assert_eq!(std::fs::read(theirs.join(MOVED)).expect("read"), b"innocent");
+        assert!(path.exists());
+    }
+}

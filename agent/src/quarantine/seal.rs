@@ -32,11 +32,12 @@ use super::{Removal, Sealed, Sealing, Vault};
 /// How often a file that gets new names or new content all the time is followed. The last time
 /// it goes whatever was written to it since.
 const PURSUITS: usize = 4;
-const OUT_OF_REACH: &str = "it still has a name, but none that can be reached from here";
 /// Inodes that are remembered after they were sealed.
 const REMEMBERED: usize = 256;
 /// Room for header and metadata in a first estimate of a container's size.
 const OVERHEAD: u64 = 16 * 1024;
+
+const OUT_OF_REACH: &str = "it still has a name, but none that can be reached from here";
 
 /// A container on disk whose original is not dealt with yet; locked as long as it lives.
 struct Pending {
