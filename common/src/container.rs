@@ -202,7 +202,7 @@ impl<W: Write + Seek> Sealer<W> {
     /// # Errors
     /// Too large a draft, or a write error.
     pub fn new(
-        mut out: W,
+        out: W,
         host_key: &Key,
         secrets: &Secrets,
         draft: &Metadata,
@@ -213,10 +213,18 @@ impl<W: Write + Seek> Sealer<W> {
             return Err(SealError::MetadataTooLarge);
         }
         let header = header(host_key, secrets, draft.id, metadata_room + TAG)?;
-        out.seek(SeekFrom::Start((HEADER + metadata_room + TAG) as u64))?;
         let cipher = secrets.file_key.cipher();
-        let buffer = Zeroizing::new(Vec::with_capacity(CHUNK + TAG));
-        Ok(Self { out, header, cipher, metadata_room, buffer, chunk: 0 })
+        let buffer = Zeroizing::new(Vec::with_capacity(CHUNK));
+        let mut sealer = Self { out, header, cipher, metadata_room, buffer, chunk: 0 };
+        let begin = sealer.content_start();
+        sealer.out.seek(SeekFrom::Start(begin))?;
+        Ok(sealer)
+    }
+
+    /// Where the content begins in the container.
+    #[must_use]
+    pub const fn content_start(&self) -> u64 {
+        (HEADER + self.metadata_room + TAG) as u64
     }
 
     /// Adds content.
@@ -345,6 +353,13 @@ impl<R: Read> Opened<R> {
         }
         Err(OpenError::Content { chunk: 1 << 32 })
     }
+}
+
+/// Bytes that this much content takes in a container.
+#[must_use]
+pub const fn sealed_length(content: u64) -> u64 {
+    let chunks = content.div_ceil(CHUNK as u64);
+    content.saturating_add(TAG as u64 * if chunks == 0 { 1 } else { chunks })
 }
 
 /// Lower-case hex digits of bytes.
@@ -528,7 +543,10 @@ mod tests {
     fn content_comes_back_at_every_length_around_a_chunk() {
         for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 7] {
             let content: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
-            let (found, plain) = open(&seal(1, 2, &content)).expect("opens");
+            let container = seal(1, 2, &content);
+            let end = content_start(&container) as u64 + sealed_length(length as u64);
+            assert_eq!(container.len() as u64, end, "{length}");
+            let (found, plain) = open(&container).expect("opens");
             assert_eq!(plain, content, "{length}");
             assert_eq!(found.file.size, length as u64);
             assert_eq!(found.path_bytes().as_deref(), Some(&b"/srv/\xff\n"[..]));

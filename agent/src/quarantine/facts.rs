@@ -130,7 +130,9 @@ fn xattrs(file: BorrowedFd<'_>) -> (Vec<(String, String)>, u64) {
         Ok(_) | Err(Errno::NOTSUP | Errno::NOSYS) => 0,
         Err(_) => 1,
     };
-    let mut names: Vec<&[u8]> = list.split(|&b| b == 0).filter(|name| !name.is_empty()).collect();
+    // What an overlay notes on its layers belongs to the overlay, not to the file.
+    let ours = |name: &&[u8]| !name.is_empty() && !name.starts_with(b"trusted.overlay.");
+    let mut names: Vec<&[u8]> = list.split(|&b| b == 0).filter(ours).collect();
     names.sort_by_key(|name| name.starts_with(b"user."));
     let (mut kept, mut total, mut left_out) = (Vec::new(), 0, left_out);
     let mut value = Vec::with_capacity(XATTR_MAX);
@@ -191,14 +193,4 @@ pub(super) fn read_content(
             Err(source) => return Err(VaultError::Original { operation: "read", source }),
         }
     }
-}
-
-/// SHA-256 of the content, in hex.
-pub(super) fn sha256(file: BorrowedFd<'_>) -> Result<String, VaultError> {
-    let mut hasher = Sha256::new();
-    read_content(file, |bytes| {
-        hasher.update(bytes);
-        Ok(())
-    })?;
-    Ok(to_hex(&hasher.finalize()))
 }

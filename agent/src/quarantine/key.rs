@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use holdfast_common::container::{Key, Secrets};
 use rustix::io::Errno;
@@ -48,7 +48,7 @@ impl HostKey {
     pub(super) fn create(path: &Path, folder: &File) -> Result<Self, VaultError> {
         let failed = |source| VaultError::own("create host key", path, source);
         let secret = random_key().map_err(|errno| failed(errno.into()))?;
-        let draft = path.with_extension("new");
+        let draft = draft_of(path);
         match std::fs::remove_file(&draft) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(failed(error));
@@ -67,6 +67,11 @@ impl HostKey {
         std::fs::remove_file(&draft).and_then(|()| folder.sync_all()).map_err(failed)?;
         Ok(Self(secret))
     }
+}
+
+/// Where a new key is written before it gets its name.
+pub(super) fn draft_of(path: &Path) -> PathBuf {
+    path.with_extension("new")
 }
 
 /// What a new container needs from the kernel's random generator.

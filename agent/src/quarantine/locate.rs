@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, fstat, openat2, readl
 use rustix::io::Errno;
 
 use super::facts::Inode;
+use super::overlay::through_overlay;
 use crate::sys::inode::{handle_of, open_handle};
 
 /// What the kernel adds to the path of an entry that was removed.
@@ -23,12 +24,20 @@ const MOUNTS_TRIED: usize = 64;
 
 /// An entry in an open folder (`O_PATH`).
 pub(super) struct Place {
+    /// The folder in which the inode was seen.
     pub(super) parent: OwnedFd,
+    /// The same folder as a mounted overlay shows it; changes are made there.
+    pub(super) through: Option<OwnedFd>,
     pub(super) name: OsString,
     pub(super) path: PathBuf,
 }
 
 impl Place {
+    /// The folder in which changes are made.
+    pub(super) fn folder(&self) -> BorrowedFd<'_> {
+        self.through.as_ref().unwrap_or(&self.parent).as_fd()
+    }
+
     /// True when the entry is this inode now.
     pub(super) fn holds(&self, inode: Inode) -> bool {
         statat(&self.parent, &self.name, AtFlags::SYMLINK_NOFOLLOW)
@@ -46,6 +55,7 @@ pub(super) fn locate(file: BorrowedFd<'_>, inode: Inode, path: &Path) -> Option<
         .flatten()
         .find_map(|path| at(&path, inode))
         .or_else(|| through_other_mounts(file, inode))
+        .map(through_overlay)
 }
 
 /// The path without the kernel's mark for removed entries.
@@ -73,12 +83,12 @@ pub(super) fn split(path: &Path) -> Option<(&Path, &OsStr)> {
 fn at(path: &Path, inode: Inode) -> Option<Place> {
     let (folder, name) = split(path)?;
     let parent = open_folder(folder).ok()?;
-    let place = Place { parent, name: name.to_owned(), path: path.to_owned() };
+    let place = Place { parent, through: None, name: name.to_owned(), path: path.to_owned() };
     place.holds(inode).then_some(place)
 }
 
 /// The kernel's present path of a descriptor.
-fn descriptor_path(file: BorrowedFd<'_>) -> Option<PathBuf> {
+pub(super) fn descriptor_path(file: BorrowedFd<'_>) -> Option<PathBuf> {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     let target = readlinkat(CWD, link, Vec::new()).ok()?;
     Some(PathBuf::from(OsString::from_vec(target.into_bytes())))
@@ -111,7 +121,7 @@ fn mount_points<'a>(mounts: &'a [u8], device: &'a str) -> impl Iterator<Item = P
 }
 
 /// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {

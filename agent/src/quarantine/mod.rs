@@ -1,7 +1,7 @@
 //! The quarantine: malicious files, encrypted, in a root-only folder, and the way back.
 //!
-//! Read in this order: [`seal`] (file → container → original removed), [`locate`] and [`remove`]
-//! (that inode and no other), [`recover`] (after a crash), [`restore`], [`export`]; `folder` and
+//! Read in this order: `seal` (file → container → original removed), `locate`, `overlay` and
+//! `remove` (that inode and no other), `recover` (after a crash), `restore`, `export`; `folder` and
 //! `space` keep order in the folder, the format itself is `holdfast_common::container`.
 //!
 //! Invariant: no crash, full disk or kill loses a file, and none is removed before its container
@@ -13,6 +13,7 @@ mod facts;
 mod folder;
 mod key;
 mod locate;
+mod overlay;
 mod recover;
 mod remove;
 mod restore;
@@ -85,11 +86,11 @@ pub struct Sealed {
 pub enum Removal {
     /// Its entry is gone. Other hard links stay; [`Metadata::links`] counts them.
     Removed,
-    /// No name of this inode could be found (removed, or moved out of sight by somebody else). The
-    /// item is kept.
+    /// The inode has no name left at all: somebody else removed it first. The item is kept.
     Vanished,
-    /// It is still in its place, whole, for this reason; it must go on being denied. No item is
-    /// kept: every denied open would add one more.
+    /// It is still in its place, whole, for this reason (or under a name that only another
+    /// namespace can reach); it must go on being denied. No item is kept: every denied open would
+    /// add one more.
     StillThere(String),
 }
 
@@ -123,7 +124,9 @@ impl Vault {
         self.seal_file(file, sealing)
     }
 
-    /// All items, newest first. One that cannot be read stands there with [`Metadata::damaged`].
+    /// All items, newest first, without their extended attributes (a hostile file can have a
+    /// megabyte of them; [`Vault::show`] has them). One that cannot be read stands there with
+    /// [`Metadata::damaged`].
     ///
     /// # Errors
     /// Only when the folder itself cannot be read.
@@ -133,7 +136,7 @@ impl Vault {
             match (entry.stage, self.show(entry.id)) {
                 // Being written, or gone since the folder was read.
                 (Stage::Part, _) | (_, Err(VaultError::NoItem { .. })) => {}
-                (_, Ok(metadata)) => items.push(metadata),
+                (_, Ok(metadata)) => items.push(Metadata { xattrs: Vec::new(), ..metadata }),
                 (_, Err(error)) => items.push(damaged(entry.id, &error)),
             }
         }
@@ -268,7 +271,12 @@ impl<W: Write> Write for Hashed<W> {
 fn open_key(state_dir: &Path, folder: &Folder) -> Result<HostKey, VaultError> {
     let path = state_dir.join("host.key");
     match std::fs::symlink_metadata(&path) {
-        Ok(_) => HostKey::load(&path),
+        Ok(_) => {
+            let key = HostKey::load(&path)?;
+            // A kill while the key was made may have left its draft.
+            let _ = std::fs::remove_file(key::draft_of(&path));
+            Ok(key)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             if !folder.entries()?.is_empty() {
                 return Err(VaultError::KeyMissing { path });
@@ -313,5 +321,16 @@ fn damaged(id: Uuid, error: &VaultError) -> Metadata {
         scan_type: ScanType::OnDemand,
         process: None,
         damaged: Some(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vault_is_for_any_thread() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Vault>();
     }
 }

@@ -6,7 +6,7 @@
 //! goes back without replacing anything; if its name was taken meanwhile, it is kept under a new
 //! name beside it and that is said.
 //!
-//! Invariant: no inode but the given one is ever unlinked. Knows nothing of containers.
+//! Invariant: no inode but the given one is ever unlinked, and it only as it was sealed. Knows nothing of containers.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::facts::Inode;
+use super::facts::{Inode, mtime};
 use super::locate::Place;
 
 /// The entry's name while it is in our folder.
@@ -31,6 +31,8 @@ pub(super) enum Outcome {
     Removed,
     /// The inode has no longer this name; if another file had to get a new name, which.
     Vanished(Option<PathBuf>),
+    /// It is where it was, but no longer what was sealed.
+    Changed,
     /// It is where it was, and why.
     StillThere(String),
     /// It could be neither removed nor put back; it lies there.
@@ -40,13 +42,27 @@ pub(super) enum Outcome {
 /// Our folder beside the entry.
 pub(super) struct Aside {
     dir: OwnedFd,
+    /// The same folder in the overlay's upper layer, where inodes have their own numbers.
+    layer: Option<OwnedFd>,
     name: String,
 }
 
 impl Aside {
-    fn make(parent: BorrowedFd<'_>, id: Uuid) -> Result<Self, Errno> {
-        mkdirat(parent, name_of(id), Mode::RWXU)?;
-        Self::find(parent, id)
+    fn make(place: &Place, id: Uuid) -> Result<Self, Errno> {
+        let folder = place.folder();
+        mkdirat(folder, name_of(id), Mode::RWXU)?;
+        let layer = match &place.through {
+            None => Ok(None),
+            Some(_) => Self::find(place.parent.as_fd(), id).map(|found| Some(found.dir)),
+        };
+        match (Self::find(folder, id), layer) {
+            (Ok(aside), Ok(layer)) => Ok(Self { layer, ..aside }),
+            (Err(errno), _) | (_, Err(errno)) => {
+                // Empty, or not ours and then not to be removed.
+                let _ = unlinkat(folder, name_of(id), AtFlags::REMOVEDIR);
+                Err(errno)
+            }
+        }
     }
 
     /// Opens the folder that belongs to an item, if it is ours.
@@ -56,12 +72,12 @@ impl Aside {
         let dir = openat(parent, &name, flags, Mode::empty())?;
         let stat = fstat(&dir)?;
         let ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0;
-        if ours { Ok(Self { dir, name }) } else { Err(Errno::PERM) }
+        if ours { Ok(Self { dir, layer: None, name }) } else { Err(Errno::PERM) }
     }
 
     /// The moved entry.
     pub(super) fn moved(&self) -> Result<Stat, Errno> {
-        statat(&self.dir, MOVED, AtFlags::SYMLINK_NOFOLLOW)
+        statat(self.layer.as_ref().unwrap_or(&self.dir), MOVED, AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Destroys the moved entry.
@@ -95,68 +111,88 @@ impl Aside {
     }
 }
 
-/// Removes `inode`'s entry at `place`. `file` is the same inode, open, so that its number cannot
-/// be given to another one.
-pub(super) fn remove(file: BorrowedFd<'_>, inode: Inode, place: &Place, id: Uuid) -> Outcome {
-    let parent = place.parent.as_fd();
-    if !place.holds(inode) {
+/// What is removed and from where.
+pub(super) struct Entry<'a> {
+    /// The inode, open, so that its number cannot be given to another one.
+    pub(super) file: BorrowedFd<'a>,
+    pub(super) inode: Inode,
+    /// Size and modification time that it must still have, or it stays.
+    pub(super) as_sealed: Option<(u64, (i64, u32))>,
+    pub(super) place: &'a Place,
+    /// The item that holds it.
+    pub(super) id: Uuid,
+}
+
+/// Removes an inode's entry.
+pub(super) fn remove(entry: &Entry<'_>) -> Outcome {
+    if !entry.place.holds(entry.inode) {
         return Outcome::Vanished(None);
     }
-    let aside = match Aside::make(parent, id) {
+    let aside = match Aside::make(entry.place, entry.id) {
         Ok(aside) => aside,
         Err(errno) => return Outcome::StillThere(reason("its folder cannot be changed", errno)),
     };
-    let outcome = move_and_check(file, inode, place, &aside, id);
+    let outcome = move_and_check(entry, &aside);
     // The outcome stands, whatever becomes of our empty folder; what is not on disk yet is the
     // removal alone, and the container is.
-    if let Err(errno) = aside.close(parent) {
-        tracing::warn!(item = %id, error = %errno, "cannot clear up beside a quarantined file");
+    if let Err(errno) = aside.close(entry.place.folder()) {
+        tracing::warn!(item = %entry.id, error = %errno, "cannot clear up beside a quarantined file");
     }
     outcome
 }
 
-fn move_and_check(
-    file: BorrowedFd<'_>,
-    inode: Inode,
-    place: &Place,
-    aside: &Aside,
-    id: Uuid,
-) -> Outcome {
-    let move_aside = || renameat(&place.parent, &place.name, &aside.dir, MOVED);
+fn move_and_check(entry: &Entry<'_>, aside: &Aside) -> Outcome {
+    let (folder, name) = (entry.place.folder(), &entry.place.name);
+    let move_aside = || match renameat_with(folder, name, &aside.dir, MOVED, RenameFlags::NOREPLACE)
+    {
+        // The file system does not know the flag; our folder is empty.
+        Err(Errno::INVAL) => renameat(folder, name, &aside.dir, MOVED),
+        moved => moved,
+    };
     let mut freed = None;
     let moved = match move_aside() {
         Err(Errno::PERM) => {
-            freed = free_from_flags(file);
+            freed = free_from_flags(entry.file);
             move_aside()
         }
         moved => moved,
     };
     let outcome = match moved {
-        Ok(()) => settle(inode, place, aside, id),
+        Ok(()) => settle(entry, aside),
         Err(Errno::NOENT) => Outcome::Vanished(None),
         Err(errno) => Outcome::StillThere(reason("it cannot be moved", errno)),
     };
-    if let (Some(flags), Outcome::StillThere(_)) = (freed, &outcome)
-        && let Err(errno) = ioctl_setflags(file, flags)
+    if let (Some(flags), Outcome::StillThere(_) | Outcome::Changed) = (freed, &outcome)
+        && let Err(errno) = ioctl_setflags(entry.file, flags)
     {
-        tracing::warn!(item = %id, error = %errno, "cannot give a file its inode flags back");
+        tracing::warn!(item = %entry.id, error = %errno, "cannot give a file its inode flags back");
     }
     outcome
 }
 
-/// The entry is in our folder: is it the inode?
-fn settle(inode: Inode, place: &Place, aside: &Aside, id: Uuid) -> Outcome {
-    let parent = place.parent.as_fd();
-    let ours = aside.moved().is_ok_and(|stat| Inode::from(&stat) == inode);
-    let unlinked = if ours { aside.unlink() } else { Ok(()) };
-    if ours && unlinked.is_ok() {
-        return Outcome::Removed;
-    }
-    let beside = |name: &str| place.path.with_file_name(name);
-    match (aside.put_back(parent, &place.name, id), unlinked) {
-        (Ok(None), Err(errno)) => Outcome::StillThere(reason("it cannot be unlinked", errno)),
-        (Ok(Some(kept)), Err(errno)) => Outcome::Stranded(beside(&kept), errno),
-        (Ok(kept), Ok(())) => Outcome::Vanished(kept.map(|name| beside(&name))),
+/// The entry is in our folder: is it the inode, as it was sealed?
+fn settle(entry: &Entry<'_>, aside: &Aside) -> Outcome {
+    let found = aside.moved().ok().filter(|stat| Inode::from(stat) == entry.inode);
+    let sealed = |stat: &Stat| {
+        entry.as_sealed.is_none_or(|sealed| sealed == (stat.st_size.unsigned_abs(), mtime(stat)))
+    };
+    let why = match &found {
+        None => None,
+        Some(stat) if !sealed(stat) => Some(None),
+        Some(_) => match aside.unlink() {
+            Ok(()) => return Outcome::Removed,
+            Err(errno) => Some(Some(errno)),
+        },
+    };
+    let beside = |name: &str| entry.place.path.with_file_name(name);
+    match (aside.put_back(entry.place.folder(), &entry.place.name, entry.id), why) {
+        (Ok(kept), None) => Outcome::Vanished(kept.map(|name| beside(&name))),
+        (Ok(None), Some(None)) => Outcome::Changed,
+        (Ok(None), Some(Some(errno))) => {
+            Outcome::StillThere(reason("it cannot be unlinked", errno))
+        }
+        // It has a new name beside the old one, under which it is found again.
+        (Ok(Some(_)), Some(_)) => Outcome::Vanished(None),
         (Err(errno), _) => Outcome::Stranded(beside(&aside.name).join(MOVED), errno),
     }
 }
@@ -201,4 +237,58 @@ fn reason(what: &str, errno: Errno) -> String {
 
 fn name_of(id: Uuid) -> String {
     format!(".holdfast-{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::quarantine::locate::locate;
+
+    #[test]
+    fn a_file_that_changed_since_it_was_sealed_goes_back_whole() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("evil");
+        std::fs::write(&path, "malicious").expect("write");
+        let file = File::open(&path).expect("open");
+        let stat = fstat(&file).expect("stat");
+        let inode = Inode::from(&stat);
+        let place = locate(file.as_fd(), inode, &path).expect("its name");
+        let sealed = (9, mtime(&stat));
+        let entry = |as_sealed| Entry {
+            file: file.as_fd(),
+            inode,
+            as_sealed,
+            place: &place,
+            id: Uuid::nil(),
+        };
+        std::fs::write(&path, "malicious, and a mail").expect("write");
+        assert!(matches!(remove(&entry(Some(sealed))), Outcome::Changed));
+        assert_eq!(std::fs::read(&path).expect("read"), b"malicious, and a mail");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 1);
+
+        // The last time it goes all the same.
+        assert!(matches!(remove(&entry(None)), Outcome::Removed));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("folder").count(), 0);
+        assert!(matches!(remove(&entry(None)), Outcome::Vanished(None)));
+    }
+
+    #[test]
+    fn a_folder_that_is_already_there_is_not_used() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("evil");
+        std::fs::write(&path, "malicious").expect("write");
+        let theirs = folder.path().join(name_of(Uuid::nil()));
+        std::fs::create_dir(&theirs).expect("folder");
+        std::fs::write(theirs.join(MOVED), "innocent").expect("write");
+        let file = File::open(&path).expect("open");
+        let inode = Inode::from(&fstat(&file).expect("stat"));
+        let place = locate(file.as_fd(), inode, &path).expect("its name");
+        let entry =
+            Entry { file: file.as_fd(), inode, as_sealed: None, place: &place, id: Uuid::nil() };
+        assert!(matches!(remove(&entry), Outcome::StillThere(_)));
+        assert_eq!(std::fs::read(theirs.join(MOVED)).expect("read"), b"innocent");
+        assert!(path.exists());
+    }
 }

@@ -141,9 +141,14 @@ impl<'a> Draft<'a> {
             Err(Errno::NOTSUP | Errno::ISDIR) => {}
             Err(errno) => return Err(target.failed("creating a file", errno)),
         }
+        Self::make_named(target, id)
+    }
+
+    fn make_named(target: &'a Target, id: Uuid) -> Result<Self, VaultError> {
         let name = format!(".holdfast-restore-{id}");
-        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let file = openat(&target.parent, &name, flags, mode)
+        let flags =
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let file = openat(&target.parent, &name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| target.failed(format!("creating {name}"), errno))?;
         Ok(Self { file: file.into(), named: Some((&target.parent, name)) })
     }
@@ -188,5 +193,44 @@ impl Drop for Draft<'_> {
         if let Some((parent, name)) = &self.named {
             let _ = unlinkat(parent, name, AtFlags::empty());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_under_a_temporary_name_is_published_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("folder");
+        let target = Target {
+            parent: open_folder(folder.path()).expect("open"),
+            name: "file".into(),
+            path: folder.path().join("file"),
+        };
+        let names = || std::fs::read_dir(folder.path()).expect("folder").count();
+        drop(Draft::make_named(&target, Uuid::nil()).expect("made"));
+        assert_eq!(names(), 0);
+
+        let draft = Draft::make_named(&target, Uuid::nil()).expect("made");
+        let again = Draft::make_named(&target, Uuid::nil()).err();
+        assert!(matches!(again, Some(VaultError::Restore { .. })), "never over another's");
+        draft.publish(&target).expect("published");
+        drop(draft);
+        assert!(target.path.exists());
+        assert_eq!(names(), 1);
+
+        let draft = Draft::make_named(&target, Uuid::nil()).expect("made");
+        assert!(matches!(draft.publish(&target), Err(VaultError::Exists { .. })));
+        drop(draft);
+        assert_eq!(names(), 1);
+
+        let draft = Draft::make_named(&target, Uuid::nil()).expect("made");
+        std::fs::remove_file(&target.path).expect("remove");
+        std::fs::write(folder.path().join("other"), "").expect("write");
+        let name = folder.path().join(format!(".holdfast-restore-{}", Uuid::nil()));
+        std::fs::rename(folder.path().join("other"), name).expect("swap");
+        assert!(draft.publish(&target).is_err(), "a swapped file is not published");
+        assert!(!target.path.exists());
     }
 }

@@ -16,25 +16,28 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use holdfast_common::container::{HEADER, Metadata, SealError, Sealer};
+use holdfast_common::container::{Metadata, SealError, Sealer, sealed_length};
 use rustix::fs::Stat;
 use uuid::Uuid;
 
 use super::error::VaultError;
-use super::facts::{Hasher, Inode, draft, read_content, sha256, stat, unchanged};
+use super::facts::{Hasher, Inode, draft, read_content, stat, unchanged};
 use super::folder::Stage;
 use super::key::secrets;
 use super::locate::{Place, locate, without_deleted};
-use super::remove::{Outcome, remove};
+use super::remove::{Entry, Outcome, remove};
 use super::space::Reservation;
 use super::{Removal, Sealed, Sealing, Vault};
 
-/// How often a file that gets new names all the time is followed.
+/// How often a file that gets new names or new content all the time is followed. The last time
+/// it goes whatever was written to it since.
 const PURSUITS: usize = 4;
 /// Inodes that are remembered after they were sealed.
 const REMEMBERED: usize = 256;
 /// Room for header and metadata in a first estimate of a container's size.
 const OVERHEAD: u64 = 16 * 1024;
+
+const OUT_OF_REACH: &str = "it still has a name, but none that can be reached from here";
 
 /// A container on disk whose original is not dealt with yet; locked as long as it lives.
 struct Pending {
@@ -53,15 +56,17 @@ impl Vault {
         let _turn = self.turns.enter(inode);
         let mut place = locate(file, inode, &sealing.path);
         if place.is_none()
-            && let Some(sealed) = self.sealed_before(file, inode)?
+            && let Some(sealed) = self.without_a_name(file, inode)?
         {
             return Ok(sealed);
         }
         let mut pending = self.write_container(file, sealing, place.as_ref())?;
         let mut note = None;
-        for _ in 0..PURSUITS {
+        for pursuit in 1..=PURSUITS {
             let Some(found) = place.take() else { break };
-            match remove(file, inode, &found, pending.metadata.id) {
+            let facts = &pending.metadata;
+            let as_sealed = (pursuit < PURSUITS).then_some((facts.file.size, facts.mtime));
+            match remove(&Entry { file, inode, as_sealed, place: &found, id: facts.id }) {
                 Outcome::Removed => return self.settle(inode, pending, Removal::Removed, note),
                 Outcome::StillThere(why) => return self.give_up(pending, why, note),
                 Outcome::Stranded(path, source) => {
@@ -71,33 +76,52 @@ impl Vault {
                     note = kept.map(|path| displaced(&path)).or(note);
                     place = locate(file, inode, &found.path);
                 }
+                Outcome::Changed => place = Some(found),
             }
-            if place.is_some() {
-                // Under its new name it gets a container with that name; the old one goes when
-                // that is whole.
+            if place.is_some() && pursuit < PURSUITS {
+                // Its new name or content gets a container; the old one goes when that is whole.
                 let renewed = match self.write_container(file, sealing, place.as_ref()) {
                     Ok(renewed) => renewed,
-                    Err(_) => break,
+                    Err(error) => {
+                        let why = format!("it changed, and sealing it again failed: {error}");
+                        return self.give_up(pending, why, note);
+                    }
                 };
                 self.discard(std::mem::replace(&mut pending, renewed))?;
             }
         }
+        if stat(file)?.st_nlink > 0 {
+            return self.give_up(pending, OUT_OF_REACH.to_owned(), note);
+        }
         self.settle(inode, pending, Removal::Vanished, note)
     }
 
-    /// The inode has no name any more that could be found. When this very content was sealed
-    /// from it before (many openers are denied at once), that item stands for it.
-    fn sealed_before(
+    /// No name of the inode could be found. If it has one all the same, there is nothing that
+    /// could be removed. If it has none and this very content was sealed from it before (many
+    /// openers are denied at once), that item stands for it. Else it must be sealed: it is about
+    /// to be lost.
+    fn without_a_name(
         &self,
         file: BorrowedFd<'_>,
         inode: Inode,
     ) -> Result<Option<Sealed>, VaultError> {
-        let Some(before) = self.turns.recall(inode) else { return Ok(None) };
-        if sha256(file)? != before.hashes.sha256 || self.folder.container(before.id).is_err() {
+        let named = stat(file)?.st_nlink > 0;
+        let before = self.turns.recall(inode);
+        if !named && before.is_none() {
             return Ok(None);
         }
-        let removal = if stat(file)?.st_nlink == 0 { before.removal } else { Removal::Vanished };
-        Ok(Some(Sealed { removal, ..before }))
+        let mut hasher = Hasher::default();
+        read_content(file, |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        })?;
+        let hashes = hasher.finish();
+        if named {
+            let removal = Removal::StillThere(OUT_OF_REACH.to_owned());
+            return Ok(Some(Sealed { id: Uuid::now_v7(), hashes, removal, note: None }));
+        }
+        let same = |item: &Sealed| item.hashes == hashes && self.folder.container(item.id).is_ok();
+        Ok(before.filter(same))
     }
 
     fn settle(
@@ -189,11 +213,12 @@ impl Vault {
                 .map_err(|source| VaultError::Original { operation: "draw a key for", source })?;
             let mut sealer =
                 Sealer::new(part, &self.key.0, &secrets, &metadata).map_err(failed(OVERHEAD))?;
+            let begin = sealer.content_start();
             let mut hasher = Hasher::default();
             let mut total = 0;
             metadata.file.size = read_content(file, |bytes| {
                 total += bytes.len() as u64;
-                room.grow_to(total + HEADER as u64)?;
+                room.grow_to(begin + sealed_length(total))?;
                 hasher.update(bytes);
                 sealer.write(bytes).map_err(failed(total))
             })?;

@@ -33,7 +33,7 @@ fn a_sealed_file_is_gone_and_encrypted_and_opens_anywhere_with_the_key() {
     let metadata = unseal(raw.as_slice(), &key, &mut plain).expect("unsealed");
     assert_eq!(plain, "malicious marker".repeat(10_000).as_bytes());
     assert_eq!(metadata.hashes, sealed.hashes);
-    assert_eq!(vault.list().expect("list"), [metadata.clone()]);
+    assert_eq!(vault.list().expect("list"), std::slice::from_ref(&metadata));
     assert_eq!(vault.show(sealed.id).expect("show"), metadata);
     assert_eq!((vault.usage().items, vault.usage().bytes), (1, raw.len() as u64));
 
@@ -89,6 +89,27 @@ fn a_file_that_was_deleted_meanwhile_is_kept_as_vanished() {
     let again = vault.seal(file.as_fd(), &sealing(&named)).expect("sealed");
     assert_eq!(again, sealed);
     assert_eq!(vault.usage().items, 1);
+}
+
+#[test]
+fn a_file_that_cannot_be_reached_by_any_path_stays_and_costs_no_room() {
+    let scratch = Scratch::folder();
+    let vault = scratch.vault();
+    let mut folder = File::open(scratch.path("")).expect("open");
+    let name = "d".repeat(250);
+    // Deeper than any path can name (PATH_MAX is 4096).
+    for _ in 0..20 {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        mkdirat(&folder, &name, Mode::RWXU).expect("mkdir");
+        folder = openat(&folder, &name, OFlags::RDONLY, Mode::empty()).expect("open").into();
+    }
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CREATE;
+    let file = rustix::fs::openat(&folder, "evil", flags, rustix::fs::Mode::RUSR).expect("create");
+    let named = std::path::Path::new("/").join("evil");
+    let sealed = vault.seal(file.as_fd(), &sealing(&named)).expect("sealed");
+    assert!(matches!(sealed.removal, Removal::StillThere(_)), "{sealed:?}");
+    assert_eq!(File::from(file).metadata().expect("metadata").nlink(), 1);
+    assert_eq!(containers(&scratch), Vec::<String>::new());
 }
 
 #[test]
@@ -173,6 +194,39 @@ fn a_file_on_an_overlay_is_removed_from_the_overlay() {
         assert!(!merged.join(name).exists());
     }
     assert!(layers.join("lower/image").exists(), "an image's layer is not changed");
+}
+
+#[test]
+fn a_file_named_by_its_layer_is_removed_through_the_overlay() {
+    let mut scratch = Scratch::folder();
+    let vault = scratch.vault();
+    let merged = scratch.overlay("merged");
+    let layers = scratch.path("merged-layers");
+    std::fs::write(layers.join("lower/changed"), "malicious").expect("write");
+    std::fs::write(layers.join("lower/image"), "malicious").expect("write");
+    let mut copied_up = OpenOptions::new().append(true).open(merged.join("changed")).expect("open");
+    copied_up.write_all(b"more").expect("write");
+    std::fs::create_dir(merged.join("sub")).expect("folder");
+    std::fs::write(merged.join("sub/own"), "malicious").expect("write");
+    for (layer, name) in [("upper", "changed"), ("upper", "sub/own"), ("lower", "image")] {
+        // Open in the overlay's memory, as it is when a container uses it.
+        drop(File::open(merged.join(name)).expect("open"));
+        let file = File::open(layers.join(layer).join(name)).expect("open");
+        let named = std::path::Path::new("/").join(name);
+        let sealed = vault.seal(file.as_fd(), &sealing(&named)).expect("sealed");
+        assert_eq!(sealed.removal, Removal::Removed, "{name}");
+        assert_eq!(file.metadata().expect("metadata").nlink(), 0, "{name}");
+        if layer == "upper" {
+            assert!(File::open(merged.join(name)).is_err(), "{name}");
+            let path = merged.join(name);
+            assert_eq!(vault.show(sealed.id).expect("show").path, path.display().to_string());
+            std::fs::remove_file(layers.join("lower").join(name)).ok();
+            assert_eq!(vault.restore(sealed.id, None).expect("restored"), path);
+            assert!(File::open(merged.join(name)).is_ok(), "{name}");
+        }
+    }
+    assert_eq!(names(&layers.join("upper")), ["changed", "sub"]);
+    assert_eq!(names(&layers.join("upper/sub")), ["own"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The state folder: what is refused, what is swept, what a damaged item looks like.
 
 use std::fs::{File, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 
 use holdfast_agent::quarantine::{Vault, VaultError};
 use rustix::fs::{FlockOperation, flock};
@@ -104,4 +105,52 @@ fn a_half_written_container_is_swept_unless_somebody_writes_it() {
     drop(writer);
     drop(scratch.vault());
     assert_eq!(containers(&scratch), ["notes.txt"]);
+}
+
+/// An item as a kill between moving and unlinking leaves it: pending, its original's folder there.
+fn interrupted(scratch: &Scratch) -> (PathBuf, PathBuf) {
+    let vault = scratch.vault();
+    let (path, other) = (scratch.path("files/evil"), scratch.path("files/other"));
+    std::fs::create_dir(scratch.path("files")).expect("folder");
+    std::fs::write(&path, "malicious").expect("write");
+    // The inode lives on under another name, so that it can be put aside again.
+    std::fs::hard_link(&path, &other).expect("link");
+    let id = seal(&vault, &path).expect("sealed").id;
+    let container = scratch.path("state/quarantine").join(format!("{id}.hfq"));
+    std::fs::rename(&container, container.with_extension("pending")).expect("rename");
+    let aside = scratch.path("files").join(format!(".holdfast-{id}"));
+    std::fs::DirBuilder::new().mode(0o700).create(&aside).expect("folder");
+    (other, aside.join("original"))
+}
+
+#[test]
+fn a_removal_that_was_interrupted_is_finished() {
+    let scratch = Scratch::folder();
+    let (other, aside) = interrupted(&scratch);
+    std::fs::rename(other, aside).expect("rename");
+    let vault = scratch.vault();
+    assert_eq!(names(&scratch.path("files")), Vec::<String>::new());
+    assert_eq!(vault.list().expect("list").len(), 1);
+    assert!(containers(&scratch)[0].ends_with(".hfq"));
+}
+
+#[test]
+fn another_file_that_was_aside_at_a_kill_comes_back() {
+    for taken in [false, true] {
+        let scratch = Scratch::folder();
+        let (other, aside) = interrupted(&scratch);
+        std::fs::remove_file(other).expect("remove");
+        std::fs::write(&aside, "innocent").expect("write");
+        if taken {
+            std::fs::write(scratch.path("files/evil"), "third").expect("write");
+        }
+        let vault = scratch.vault();
+        let found = names(&scratch.path("files"));
+        let kept = format!("holdfast-kept-{}", vault.list().expect("list")[0].id);
+        let (names, at) =
+            if taken { (vec!["evil", &kept], kept.as_str()) } else { (vec!["evil"], "evil") };
+        assert_eq!(found, names);
+        assert_eq!(std::fs::read(scratch.path("files").join(at)).expect("read"), b"innocent");
+        assert!(containers(&scratch)[0].ends_with(".hfq"));
+    }
 }
