@@ -308,6 +308,11 @@ fn events_are_asked_for_as_told_and_printed_one_a_line() {
     assert_tame(&text);
     let expected = Request::Events { since_ms: Some(5000), kind: None, limit: 3, follow: true };
     assert_eq!(agent.asked.recv().expect("asked"), expected);
+    for (arguments, limit) in [(&["events", "-f"][..], 10), (&["events"], 0)] {
+        assert_eq!(code(&agent.run(arguments)), 0);
+        let asked = agent.asked.recv().expect("asked");
+        assert!(matches!(asked, Request::Events { limit: l, .. } if l == limit), "{asked:?}");
+    }
     let json = out(&agent.run(["events", "--json", "--kind", "malware"]));
     assert_tame(&json);
     let event: Event = serde_json::from_str(json.lines().next().expect("line")).expect("event");

@@ -70,9 +70,9 @@ pub(super) struct Events {
     /// agent_stopped, protection_gap, bundle, coverage, loss.
     #[arg(long, value_name = "KIND")]
     pub(super) kind: Option<String>,
-    /// At most this many, the newest; 0 for no limit.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub(super) limit: u64,
+    /// At most this many, the newest; 0 for no limit [default: 0; 10 before --follow]
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -37,7 +37,9 @@ pub(super) fn events(session: &mut Session, wanted: arguments::Events) -> Result
         let known = KINDS.join(", ");
         return Err(CliError::Usage(format!("--kind: {kind:?} is none of {known}")));
     }
-    let (kind, limit, follow) = (wanted.kind, wanted.limit, wanted.follow);
+    let (kind, follow) = (wanted.kind, wanted.follow);
+    // Who follows wants what comes, and a little of what was; nothing is cut otherwise.
+    let limit = wanted.limit.unwrap_or(if follow && since_ms.is_none() { 10 } else { 0 });
     let mut client = session.ask(&Request::Events { since_ms, kind, limit, follow })?;
     while let Some(reply) = client.next_reply()? {
         let Reply::Event(event) = reply else { return Err(unexpected(&reply)) };

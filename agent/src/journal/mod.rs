@@ -27,7 +27,7 @@ pub use follow::{Follower, Next};
 
 use crate::config;
 use queue::Entry;
-use store::Store;
+use store::{Place, Store};
 use writer::{Shared, Writer};
 
 /// How long a reader waits for what was recorded before it.
@@ -131,7 +131,8 @@ impl Drop for Inner {
 impl Journal {
     /// Opens or creates `state_dir/journal.db` (mode 0600) and starts the writer.
     ///
-    /// A corrupt file is renamed to `journal.db.corrupt-TIME`, reported, and a new one begun.
+    /// A corrupt file is renamed to `journal.db.corrupt-TIME`, reported, and a new one begun. A
+    /// full disk is no error: events are kept in memory, and the file is opened when it can be.
     ///
     /// # Errors
     /// [`JournalError`]; a file of a newer version is refused and not changed.
@@ -140,10 +141,15 @@ impl Journal {
         host: String,
         limits: &config::Journal,
     ) -> Result<Self, JournalError> {
-        let file = state_dir.join("journal.db");
-        let (store, moved) = Store::open(state_dir, &file, limits)?;
-        let shared = Arc::new(Shared::new(store.events()));
-        let mut writer = Writer::new(Arc::clone(&shared), store, host.clone());
+        let place = Place::new(state_dir, limits);
+        let file = place.file.clone();
+        let (store, moved) = match Store::open(&place) {
+            Ok((store, moved)) => (Some(store), moved),
+            Err(error) if store::is_full(&error) => (None, None),
+            Err(error) => return Err(error),
+        };
+        let shared = Arc::new(Shared::new(store.as_ref().map_or(0, Store::events)));
+        let mut writer = Writer::new(Arc::clone(&shared), place, store, host.clone());
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run())

@@ -49,14 +49,20 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
+/// Where the file is and how much it may hold.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    state_dir: PathBuf,
+    pub(super) file: PathBuf,
+    /// `[other, telemetry]`
+    limits: [Totals; 2],
+}
+
 /// The writer's connection and what it knows of the file.
 #[derive(Debug)]
 pub(super) struct Store {
-    state_dir: PathBuf,
-    file: PathBuf,
+    place: Place,
     connection: Connection,
-    /// `[other, telemetry]`
-    limits: [Totals; 2],
     totals: [Totals; 2],
     /// The `synchronous` pragma stands at FULL.
     full_sync: bool,
@@ -76,52 +82,46 @@ enum Refusal {
     Error(JournalError),
 }
 
+impl Place {
+    pub(super) fn new(state_dir: &Path, limits: &config::Journal) -> Self {
+        let class = |events: u64, bytes| Totals { events, bytes: events.saturating_mul(bytes) };
+        Self {
+            state_dir: state_dir.to_owned(),
+            file: state_dir.join("journal.db"),
+            limits: [
+                class(limits.max_events, BYTES_PER_EVENT),
+                class(limits.max_telemetry, BYTES_PER_TELEMETRY),
+            ],
+        }
+    }
+}
+
 impl Store {
     /// Opens or creates the file. The second value is where a corrupt one now lies.
-    pub(super) fn open(
-        state_dir: &Path,
-        file: &Path,
-        limits: &config::Journal,
-    ) -> Result<(Self, Option<PathBuf>), JournalError> {
-        let limits = [
-            Totals {
-                events: limits.max_events,
-                bytes: limits.max_events.saturating_mul(BYTES_PER_EVENT),
-            },
-            Totals {
-                events: limits.max_telemetry,
-                bytes: limits.max_telemetry.saturating_mul(BYTES_PER_TELEMETRY),
-            },
-        ];
-        Self::open_with(state_dir, file, limits)
-    }
-
-    fn open_with(
-        state_dir: &Path,
-        file: &Path,
-        limits: [Totals; 2],
-    ) -> Result<(Self, Option<PathBuf>), JournalError> {
+    pub(super) fn open(place: &Place) -> Result<(Self, Option<PathBuf>), JournalError> {
+        let state_dir = &place.state_dir;
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(state_dir)
-            .map_err(|source| JournalError::StateDir { path: state_dir.to_owned(), source })?;
+            .map_err(|source| JournalError::StateDir { path: state_dir.clone(), source })?;
         let mut moved = None;
         loop {
-            match Self::open_as_it_is(state_dir, file, limits) {
+            match Self::open_as_it_is(place) {
                 Ok(store) => return Ok((store, moved)),
                 Err(Refusal::Error(error)) => return Err(error),
-                Err(Refusal::Corrupt) if moved.is_none() => moved = Some(move_aside(file)?),
+                Err(Refusal::Corrupt) if moved.is_none() => moved = Some(move_aside(&place.file)?),
                 Err(Refusal::Corrupt) => {
                     let source = io::Error::other("a new file is corrupt as well");
-                    return Err(JournalError::MoveAside { path: file.to_owned(), source });
+                    return Err(JournalError::MoveAside { path: place.file.clone(), source });
                 }
             }
         }
     }
 
-    fn open_as_it_is(state_dir: &Path, file: &Path, limits: [Totals; 2]) -> Result<Self, Refusal> {
-        check_header(state_dir, file)?;
+    fn open_as_it_is(place: &Place) -> Result<Self, Refusal> {
+        let file = &place.file;
+        check_header(&place.state_dir, file)?;
         let wrap = |source| refusal("open", file, source);
         let connection = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(wrap)?;
         let found: i64 =
@@ -140,26 +140,17 @@ impl Store {
             )
             .map_err(wrap)?;
         if found == 0 {
-            connection
-                .execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;"))
-                .map_err(wrap)?;
+            let create = format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;");
+            connection.execute_batch(&create).map_err(wrap)?;
         }
         let totals = read_totals(&connection).map_err(wrap)?;
-        Ok(Self {
-            state_dir: state_dir.to_owned(),
-            file: file.to_owned(),
-            connection,
-            limits,
-            totals,
-            full_sync: true,
-            unsynced: true,
-        })
+        Ok(Self { place: place.clone(), connection, totals, full_sync: true, unsynced: true })
     }
 
     /// Moves the file aside when it is corrupt beyond use, and begins a new one.
     pub(super) fn begin_anew(&mut self) -> Result<PathBuf, JournalError> {
-        let moved = move_aside(&self.file)?;
-        let (store, _) = Self::open_with(&self.state_dir, &self.file, self.limits)?;
+        let moved = move_aside(&self.place.file)?;
+        let (store, _) = Self::open(&self.place)?;
         *self = store;
         Ok(moved)
     }
@@ -212,7 +203,7 @@ impl Store {
             }
         }
         for (telemetry, class) in totals.iter_mut().enumerate() {
-            trim(&transaction, telemetry, class, self.limits[telemetry])?;
+            trim(&transaction, telemetry, class, self.place.limits[telemetry])?;
         }
         if entries.is_empty() {
             // Any commit at FULL syncs all that came before it.
@@ -302,8 +293,8 @@ fn first(connection: &Connection, filter: &Filter, until: i64) -> rusqlite::Resu
     let start = match filter.since_ms {
         // The clock may have been set back: numbers have the order, times only narrow it.
         Some(since) => connection.query_row(
-            "SELECT coalesce(min(seq), 1) FROM event WHERE time_ms >= ?1",
-            [since],
+            "SELECT coalesce(min(seq), ?2) FROM event WHERE time_ms >= ?1",
+            [since, until.saturating_add(1)],
             |row| row.get(0),
         )?,
         None => 1,
@@ -460,6 +451,23 @@ fn move_aside(file: &Path) -> Result<PathBuf, JournalError> {
     }
     tracing::error!(path = %aside.display(), "the journal was corrupt and was moved aside");
     Ok(aside)
+}
+
+/// Whether there was no room, which may come back.
+pub(super) fn is_full(error: &JournalError) -> bool {
+    match error {
+        JournalError::StateDir { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        // Without room for the shared memory file SQLite says "I/O error".
+        JournalError::Sql { source, .. } => matches!(
+            source.sqlite_error_code(),
+            Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)
+        ),
+        JournalError::Newer { .. } | JournalError::MoveAside { .. } | JournalError::Thread(_) => {
+            false
+        }
+    }
 }
 
 /// Whether SQLite says that the file itself is broken.

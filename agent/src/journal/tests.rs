@@ -364,6 +364,31 @@ fn a_full_disk_is_reported_and_nothing_is_lost_when_there_is_room_again() {
     assert_eq!(told, dropped, "every loss is told");
 }
 
+#[test]
+fn the_agent_can_start_on_a_full_disk() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: mounting a tmpfs needs root");
+        return;
+    }
+    for existing in [false, true] {
+        let mount = Tmpfs::new();
+        if existing {
+            let journal = open(mount.0.path(), 10, 10).expect("open");
+            journal.record(fact(0));
+        }
+        let ballast = mount.0.path().join("ballast");
+        let _ = std::fs::write(&ballast, vec![0; 4 << 20]);
+        let journal = open(mount.0.path(), 10, 10).expect("open on a full disk");
+        journal.record(fact(1));
+        assert!(!journal.flush());
+        assert!(journal.problem().is_some());
+        std::fs::remove_file(&ballast).expect("room");
+        until("the journal recovers", || journal.flush());
+        let bodies = kinds(&journal, "loss", 0).into_iter().map(|event| event.body);
+        assert!(bodies.eq((usize::from(!existing)..2).map(fact)), "existing: {existing}");
+    }
+}
+
 struct Tmpfs(tempfile::TempDir);
 
 impl Tmpfs {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::follow::{self, Mailbox};
 use super::queue::{Entry, Queue};
-use super::store::{self, Store};
+use super::store::{self, Place, Store};
 
 /// Pause between two tries while the disk refuses.
 const RETRY: Duration = Duration::from_secs(1);
@@ -51,7 +51,9 @@ impl Shared {
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    store: Store,
+    place: Place,
+    /// `None` while the disk has no room even to open it.
+    store: Option<Store>,
     host: String,
     /// Taken from the queue, not yet on disk. Empty unless the disk refuses.
     backlog: Vec<Entry>,
@@ -67,9 +69,15 @@ pub(super) fn moved_aside(to: &Path) -> EventBody {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, store: Store, host: String) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        place: Place,
+        store: Option<Store>,
+        host: String,
+    ) -> Self {
         Self {
             shared,
+            place,
             store,
             host,
             backlog: Vec::new(),
@@ -87,7 +95,10 @@ impl Writer {
             let position = work.position();
             let fresh = self.backlog.len();
             self.backlog.extend(work.entries);
-            self.add_loss(work.closed);
+            // A loss is told when it can be written; until then it only grows.
+            if fresh == 0 || work.closed {
+                self.add_loss(work.closed);
+            }
             self.write(fresh, work.flush || work.closed);
             self.shared.queue.done(&position);
             if work.closed {
@@ -128,9 +139,9 @@ impl Writer {
     fn write(&mut self, fresh: usize, sync: bool) {
         let shared = Arc::clone(&self.shared);
         let mut followers = shared.followers();
-        let written = self.store.insert(&self.backlog, sync);
-        shared.events.store(self.store.events(), Ordering::Relaxed);
-        for entry in &self.backlog[fresh..] {
+        let written = self.insert(sync);
+        shared.events.store(self.store.as_ref().map_or(0, Store::events), Ordering::Relaxed);
+        for entry in self.backlog.iter().skip(fresh) {
             follow::publish(&mut followers, &entry.event, entry.json.len());
         }
         drop(followers);
@@ -139,14 +150,32 @@ impl Writer {
                 self.backlog.clear();
                 self.set_problem(None);
             }
-            Err(error) => {
-                if store::is_corrupt(&error) {
-                    self.begin_anew();
-                }
-                self.set_problem(Some(format!("the journal cannot be written: {error}")));
+            Err(problem) => {
+                self.set_problem(Some(problem));
                 self.bound_backlog();
             }
         }
+    }
+
+    /// Commits the backlog, opening or replacing the file where that is needed.
+    fn insert(&mut self, sync: bool) -> Result<(), String> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => {
+                let opened = Store::open(&self.place).map_err(|error| unwritable(&error))?;
+                if let (_, Some(moved)) = &opened {
+                    self.push(moved_aside(moved));
+                }
+                opened.0
+            }
+        };
+        let store = self.store.insert(store);
+        store.insert(&self.backlog, sync).map_err(|error| {
+            if store::is_corrupt(&error) {
+                self.begin_anew();
+            }
+            unwritable(&error)
+        })
     }
 
     fn begin_anew(&mut self) {
@@ -154,7 +183,8 @@ impl Writer {
             return;
         }
         self.begun_anew_at = Some(Instant::now());
-        match self.store.begin_anew() {
+        let Some(store) = &mut self.store else { return };
+        match store.begin_anew() {
             Ok(moved) => self.push(moved_aside(&moved)),
             Err(error) => tracing::error!(%error, "no new journal can be begun"),
         }
@@ -185,6 +215,12 @@ impl Writer {
         }
         *known = problem;
     }
+}
+
+/// A problem for people, with its cause.
+fn unwritable(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("the journal cannot be written: {error}{cause}")
 }
 
 /// Lets everybody go who would wait for the writer, even when it panicked.
