@@ -107,11 +107,11 @@ fn helper_process() {
                 .expect("memfd");
             nix::unistd::write(&memfd, &bytes).expect("write");
             let args = [c"pretty\n\x1b[2Jname", c"in memory"];
-            nix::unistd::fexecve(memfd, &args, &[c"A=B"]).expect("fexecve");
+            panic!("{:?}", nix::unistd::fexecve(memfd, &args, &[c"A=B"]));
         }
         "empty_argv" => {
             let none: [&std::ffi::CStr; 0] = [];
-            nix::unistd::execve(c"/bin/true", &none, &none).expect("execve");
+            panic!("{:?}", nix::unistd::execve(c"/bin/true", &none, &none));
         }
         "raw_icmp" => {
             let raw = SockProtocol::Icmp;

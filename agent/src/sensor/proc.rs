@@ -222,7 +222,7 @@ mod tests {
         let stat = format!("31 (a) R 1\n) x) {tail}");
         let parsed = parse_stat(stat.as_bytes());
         assert_eq!(parsed, Some((r"a) R 1\x0a) x".to_owned(), 7, 4242 * TICK_NS)));
-        for cut in 0..stat.len() - 5 {
+        for cut in 0..stat.len() - " 4242 1 1".len() {
             assert!(parse_stat(&stat.as_bytes()[..cut]).is_none(), "cut at {cut}");
         }
     }
