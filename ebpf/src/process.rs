@@ -168,4 +168,3 @@ pub fn process_exit(context: RawTracePointContext) -> i32 {
     }
     0
 }
-

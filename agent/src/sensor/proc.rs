@@ -234,7 +234,10 @@ mod tests {
         assert_eq!(split(b"\0"), (vec![String::new()], false));
         assert_eq!(split(b"a\0\0b c\0"), (vec!["a".into(), String::new(), "b c".into()], false));
         assert_eq!(split(b"no end"), (vec!["no end".into()], false));
-        assert_eq!(split(b"\x1b[2J\0\xff\n\0"), (vec![r"\x1b[2J".into(), r"\xff\x0a".into()], false));
+        assert_eq!(
+            split(b"\x1b[2J\0\xff\n\0"),
+            (vec![r"\x1b[2J".into(), r"\xff\x0a".into()], false)
+        );
         assert_eq!(split_arguments(b"a\0long", 9000), (vec!["a".into(), "long".into()], true));
         assert_eq!(split_arguments(b"", 5), (vec![], true));
     }
