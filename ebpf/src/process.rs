@@ -126,6 +126,15 @@ fn arguments(scratch: &mut ExecScratch, mm: Address, path_len: usize) -> usize {
     let total = field::<u64>(mm, Field::MmArgEnd).wrapping_sub(start);
     scratch.record.args_total = if total > u64::from(u32::MAX) { u32::MAX } else { total as u32 };
     let wanted = if total > ARGS_MAX as u64 { ARGS_MAX } else { total as usize };
+    // Through the scratch memory for the same reason: before 6.4 the verifier keeps impossible
+    // bounds of two joined branches.
+    let args_len = &raw mut scratch.record.args_len;
+    // SAFETY: a field of this CPU's scratch memory.
+    unsafe { args_len.write_volatile(wanted as u32) };
+    let wanted = length_of(args_len);
+    if wanted > ARGS_MAX {
+        return 0;
+    }
     // SAFETY: path_len + wanted is within `data`; the helper checks the user's address.
     let failed = unsafe {
         bpf_probe_read_user(
