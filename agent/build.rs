@@ -54,8 +54,7 @@ fn inputs_digest(root: &Path) -> Result<String, String> {
         root.join("ebpf/Cargo.lock"),
         root.join("ebpf/Cargo.toml"),
     ];
-    let entries =
-        std::fs::read_dir(&sources).map_err(|e| format!("{}: {e}", sources.display()))?;
+    let entries = std::fs::read_dir(&sources).map_err(|e| format!("{}: {e}", sources.display()))?;
     for entry in entries {
         files.push(entry.map_err(|e| format!("{}: {e}", sources.display()))?.path());
     }

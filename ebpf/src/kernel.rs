@@ -1,8 +1,9 @@
 //! Reading kernel structures at offsets from the offset table, and what all records share.
 //!
-//! Every read is a `bpf_probe_read_kernel`: a wrong pointer is an error value, never a fault.
+//! Every read is a `bpf_probe_read_kernel`: a wrong pointer gives zeros, never a fault. Reads do
+//! not branch on failure, since each branch would double the verifier's work.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use holdfast_common::abi::{Field, Head, Kind};
 
 use crate::maps::offset;
@@ -10,44 +11,63 @@ use crate::maps::offset;
 /// A kernel address; 0 is "none".
 pub type Address = u64;
 
-/// Reads a field of the structure at `base`. `None`: no such field here, null, or unreadable.
+/// True when this kernel has the field. Decided when the program is loaded.
 #[inline(always)]
-pub fn field<T: Copy>(base: Address, field: Field) -> Option<T> {
-    if base == 0 {
-        return None;
-    }
-    at(base + offset(field)? as u64)
+pub fn has(field: Field) -> bool {
+    offset(field).is_some()
 }
 
-/// Reads from an address.
+/// Reads a field of the structure at `base`; zeros when there is no such field here, or `base`
+/// is no kernel address.
 #[inline(always)]
-pub fn at<T: Copy>(address: Address) -> Option<T> {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+pub fn field<T: Copy + Default>(base: Address, field: Field) -> T {
+    match offset(field) {
+        Some(offset) => at(base.wrapping_add(offset as u64)),
+        None => T::default(),
+    }
+}
+
+/// As [`field`], with another value for a field that this kernel does not have.
+#[inline(always)]
+pub fn field_or<T: Copy + Default>(base: Address, of: Field, absent: T) -> T {
+    if has(of) { field(base, of) } else { absent }
+}
+
+/// Reads from an address; zeros when it cannot be read.
+#[inline(always)]
+pub fn at<T: Copy + Default>(address: Address) -> T {
+    let mut value = T::default();
+    // SAFETY: `value` has the size that is given; the helper checks the address, and fills the
+    // value with zeros when it is wrong.
+    unsafe {
+        bpf_probe_read_kernel(
+            core::ptr::from_mut(&mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const _,
+        )
+    };
+    value
 }
 
 /// Who a record is about; `task` may be any thread of the group.
 #[inline(always)]
-pub fn head(kind: Kind, task: Address) -> Option<Head> {
-    let leader: Address = field(task, Field::TaskLeader)?;
-    let cred: Address = field(task, Field::TaskCred).unwrap_or(0);
-    Some(Head {
+pub fn head(kind: Kind, task: Address) -> Head {
+    let leader: Address = field(task, Field::TaskLeader);
+    let cred: Address = field(task, Field::TaskCred);
+    Head {
         kind: kind as u32,
-        pid: field(task, Field::TaskTgid)?,
-        start_ns: field(leader, Field::TaskStart).unwrap_or(0),
-        uid: field(cred, Field::CredUid).unwrap_or(u32::MAX),
-        euid: field(cred, Field::CredEuid).unwrap_or(u32::MAX),
-        comm: field(leader, Field::TaskComm).unwrap_or([0; 16]),
-    })
+        pid: field(task, Field::TaskTgid),
+        start_ns: field(leader, Field::TaskStart),
+        uid: field_or(cred, Field::CredUid, u32::MAX),
+        euid: field_or(cred, Field::CredEuid, u32::MAX),
+        comm: field(leader, Field::TaskComm),
+    }
 }
 
 /// The parent's pid and start time, zeros when unknown.
 #[inline(always)]
 pub fn parent(task: Address) -> (u32, u64) {
-    let parent: Address = field(task, Field::TaskParent).unwrap_or(0);
-    let leader: Address = field(parent, Field::TaskLeader).unwrap_or(0);
-    (
-        field(leader, Field::TaskTgid).unwrap_or(0),
-        field(leader, Field::TaskStart).unwrap_or(0),
-    )
+    let parent: Address = field(task, Field::TaskParent);
+    let leader: Address = field(parent, Field::TaskLeader);
+    (field(leader, Field::TaskTgid), field(leader, Field::TaskStart))
 }

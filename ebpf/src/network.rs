@@ -10,8 +10,8 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use holdfast_common::abi::{Field, Kind, SocketRecord, action};
 
-use crate::kernel::{Address, at, field, head};
-use crate::maps::{count_lost, send_network};
+use crate::kernel::{Address, at, field, has, head};
+use crate::maps::send_network;
 
 /// Offsets in the x86-64 `struct pt_regs`, fixed by the ptrace ABI.
 mod regs {
@@ -47,7 +47,7 @@ enum Call {
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn network_sockets(context: RawTracePointContext) -> i32 {
     let registers: Address = context.arg(0);
-    let Some(number) = at::<u64>(registers + regs::ORIG_AX) else { return 0 };
+    let number: u64 = at(registers.wrapping_add(regs::ORIG_AX));
     // Every call of the system comes by: leave at once unless the number is one of ours.
     match number & !X32_BIT {
         41 | 49 | 54 | 541 | 102 | 359 | 361 | 366 => {}
@@ -59,7 +59,7 @@ pub fn network_sockets(context: RawTracePointContext) -> i32 {
     }
     // SAFETY: takes nothing and cannot fail.
     let task: Address = unsafe { bpf_get_current_task() };
-    let compat = field::<u32>(task, Field::TaskStatus).unwrap_or(0) & TS_COMPAT != 0;
+    let compat = field::<u32>(task, Field::TaskStatus) & TS_COMPAT != 0;
     let call = if compat { call_32(number, registers) } else { call_64(number, registers) };
     match call {
         None => {}
@@ -77,7 +77,7 @@ pub fn network_sockets(context: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn register(registers: Address, which: u64) -> u64 {
-    at(registers + which).unwrap_or(0)
+    at(registers.wrapping_add(which))
 }
 
 #[inline(always)]
@@ -127,31 +127,26 @@ fn call_32(number: u64, registers: Address) -> Option<Call> {
 #[inline(always)]
 fn report(task: Address, descriptor: u32, action: u32, request: u64) {
     let Some((socket, inode)) = socket(task, descriptor) else { return };
-    let sock: Address = field(socket, Field::SocketSock).unwrap_or(0);
-    let family = u32::from(field::<u16>(sock, Field::SockFamily).unwrap_or(0));
-    let socket_type = u32::from(field::<u16>(socket, Field::SocketType).unwrap_or(0));
-    let (protocol, interface) = match family {
+    let sock: Address = field(socket, Field::SocketSock);
+    let family = u32::from(field::<u16>(sock, Field::SockFamily));
+    let socket_type = u32::from(field::<u16>(socket, Field::SocketType));
+    let (protocol, mut interface) = match family {
         AF_PACKET => {
-            let number: u16 = field(sock, Field::PacketNum).unwrap_or(0);
-            (u32::from(u16::from_be(number)), field(sock, Field::PacketInterface).unwrap_or(0))
+            let number: u16 = field(sock, Field::PacketNum);
+            (u32::from(u16::from_be(number)), field(sock, Field::PacketInterface))
         }
         AF_INET | AF_INET6 if socket_type == SOCK_RAW => {
-            (u32::from(field::<u16>(sock, Field::SockProtocol).unwrap_or(0)), 0)
+            (u32::from(field::<u16>(sock, Field::SockProtocol)), 0)
         }
         _ => return,
     };
-    let interface = if action == action::PROMISCUOUS {
+    if action == action::PROMISCUOUS {
         match membership(sock, request) {
-            Some((PACKET_MR_PROMISC, interface)) => interface,
+            Some((PACKET_MR_PROMISC, member)) => interface = member,
             _ => return,
         }
-    } else {
-        interface
-    };
-    let Some(head) = head(Kind::Socket, task) else {
-        count_lost(Kind::Socket);
-        return;
-    };
+    }
+    let head = head(Kind::Socket, task);
     let record =
         SocketRecord { head, inode, action, family, socket_type, protocol, interface, reserved: 0 };
     send_network(Kind::Socket, &record);
@@ -161,10 +156,10 @@ fn report(task: Address, descriptor: u32, action: u32, request: u64) {
 /// known.
 #[inline(always)]
 fn membership(sock: Address, request: u64) -> Option<(u32, u32)> {
-    let newest: Address = field(sock, Field::PacketMemberships).unwrap_or(0);
-    if newest != 0 {
-        let kind: u16 = field(newest, Field::MembershipType)?;
-        return Some((u32::from(kind), field(newest, Field::MembershipInterface)?));
+    if has(Field::PacketMemberships) && has(Field::MembershipType) {
+        let newest: Address = field(sock, Field::PacketMemberships);
+        let kind: u16 = field(newest, Field::MembershipType);
+        return Some((u32::from(kind), field(newest, Field::MembershipInterface)));
     }
     let [interface, kind]: [u32; 2] = user(request)?;
     Some((kind & 0xffff, interface))
@@ -173,19 +168,19 @@ fn membership(sock: Address, request: u64) -> Option<(u32, u32)> {
 /// The `struct socket` behind a descriptor, and its inode number.
 #[inline(always)]
 fn socket(task: Address, descriptor: u32) -> Option<(Address, u64)> {
-    let files: Address = field(task, Field::TaskFiles)?;
-    let table: Address = field(files, Field::FilesFdt)?;
-    if descriptor >= field::<u32>(table, Field::FdtableMax)? {
+    let files: Address = field(task, Field::TaskFiles);
+    let table: Address = field(files, Field::FilesFdt);
+    if descriptor >= field::<u32>(table, Field::FdtableMax) {
         return None;
     }
-    let slots: Address = field(table, Field::FdtableFd)?;
-    let file: Address = at(slots + u64::from(descriptor) * 8)?;
-    let inode: Address = field(file, Field::FileInode)?;
-    let super_block: Address = field(inode, Field::InodeSuper)?;
-    if field::<u64>(super_block, Field::SuperMagic)? != SOCKFS_MAGIC {
+    let slots: Address = field(table, Field::FdtableFd);
+    let file: Address = at(slots.wrapping_add(u64::from(descriptor) * 8));
+    let inode: Address = field(file, Field::FileInode);
+    let super_block: Address = field(inode, Field::InodeSuper);
+    if field::<u64>(super_block, Field::SuperMagic) != SOCKFS_MAGIC {
         return None;
     }
-    Some((field(file, Field::FilePrivate)?, field(inode, Field::InodeNumber).unwrap_or(0)))
+    Some((field(file, Field::FilePrivate), field(inode, Field::InodeNumber)))
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use holdfast_common::abi::{
     ARGS_MAX, ExecRecord, ExitRecord, Field, ForkRecord, Kind, PATH_DEPTH, PATH_MAX, flags,
 };
 
-use crate::kernel::{Address, field, head, parent};
+use crate::kernel::{Address, field, field_or, has, head, parent};
 use crate::maps::{ExecScratch, NAME_MAX, count_lost, exec_scratch, offset, send_process};
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
@@ -27,24 +27,27 @@ fn exec(task: Address) -> Option<()> {
     let scratch = exec_scratch()?;
     let (parent, parent_start_ns) = parent(task);
     scratch.record = ExecRecord {
-        head: head(Kind::Exec, task)?,
+        head: head(Kind::Exec, task),
         parent_start_ns,
         parent,
-        login_uid: field(task, Field::TaskLoginUid).unwrap_or(u32::MAX),
+        login_uid: field_or(task, Field::TaskLoginUid, u32::MAX),
         path_len: 0,
         args_len: 0,
         args_total: 0,
         flags: 0,
     };
-    let mm: Address = field(task, Field::TaskMm).unwrap_or(0);
-    let path_len = path(scratch, field(mm, Field::MmExeFile).unwrap_or(0));
+    let mm: Address = field(task, Field::TaskMm);
+    let path_len = path(scratch, field(mm, Field::MmExeFile));
+    if path_len > PATH_MAX + NAME_MAX {
+        return None;
+    }
     let args_len = arguments(scratch, mm, path_len);
+    if args_len > ARGS_MAX {
+        return None;
+    }
     scratch.record.path_len = path_len as u32;
     scratch.record.args_len = args_len as u32;
     let length = size_of::<ExecRecord>() + path_len + args_len;
-    if length > size_of::<ExecScratch>() {
-        return None;
-    }
     // SAFETY: `length` is within the scratch memory, which is initialised as a map value.
     let bytes =
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(scratch).cast::<u8>(), length) };
@@ -56,39 +59,36 @@ fn exec(task: Address) -> Option<()> {
 /// first; returns their bytes.
 #[inline(always)]
 fn path(scratch: &mut ExecScratch, file: Address) -> usize {
-    let mut length = 0usize;
-    let (Some(mut dentry), Some(mut mount)) = (
-        field::<Address>(file, Field::FileDentry),
-        field::<Address>(file, Field::FileMount),
-    ) else {
-        scratch.record.flags |= flags::PATH_TRUNCATED;
-        return 0;
-    };
     let Some(inside) = offset(Field::MountMnt) else {
         scratch.record.flags |= flags::PATH_TRUNCATED;
         return 0;
     };
-    if field::<u64>(dentry, Field::DentryHash) == Some(0) {
+    // Kept in the scratch memory and read again in each round: the verifier then knows nothing of
+    // it, and sees that all rounds are alike.
+    let path_len = &raw mut scratch.record.path_len;
+    let mut dentry: Address = field(file, Field::FileDentry);
+    let mut mount: Address = field(file, Field::FileMount);
+    if has(Field::DentryHash) && field::<Address>(dentry, Field::DentryHash) == 0 {
         scratch.record.flags |= flags::PATH_DELETED;
     }
     for _ in 0..PATH_DEPTH {
-        let root: Address = field(mount, Field::VfsmountRoot).unwrap_or(0);
-        let up: Address = field(dentry, Field::DentryParent).unwrap_or(0);
+        let root: Address = field(mount, Field::VfsmountRoot);
         if dentry == root {
             // `struct mount` holds the `struct vfsmount` that paths point to.
-            let holder = mount - inside as u64;
-            let outer: Address = field(holder, Field::MountParent).unwrap_or(0);
-            if outer == 0 || outer == holder {
-                return length;
+            let holder = mount.wrapping_sub(inside as u64);
+            let outer: Address = field(holder, Field::MountParent);
+            if outer == holder {
+                return length_of(path_len);
             }
-            dentry = field(holder, Field::MountPoint).unwrap_or(0);
-            mount = outer + inside as u64;
+            dentry = field(holder, Field::MountPoint);
+            mount = outer.wrapping_add(inside as u64);
             continue;
         }
+        let length = length_of(path_len);
         if length >= PATH_MAX {
             break;
         }
-        let name: Address = field(dentry, Field::DentryName).unwrap_or(0);
+        let name: Address = field(dentry, Field::DentryName);
         // SAFETY: `length` is below PATH_MAX, behind which NAME_MAX bytes follow.
         let written = unsafe {
             bpf_probe_read_kernel_str(
@@ -100,33 +100,39 @@ fn path(scratch: &mut ExecScratch, file: Address) -> usize {
         if written <= 0 || written > NAME_MAX as i64 {
             break;
         }
-        length += written as usize;
+        // SAFETY: a field of this CPU's scratch memory.
+        unsafe { path_len.write_volatile((length + written as usize) as u32) };
+        let up: Address = field(dentry, Field::DentryParent);
         if dentry == up {
             // A file without a place in any tree (memfd), or a root that is not mounted here.
-            return length;
+            return length_of(path_len);
         }
         dentry = up;
     }
     scratch.record.flags |= flags::PATH_TRUNCATED;
-    length
+    length_of(path_len)
+}
+
+#[inline(always)]
+fn length_of(path_len: *const u32) -> usize {
+    // SAFETY: a field of this CPU's scratch memory.
+    unsafe { path_len.read_volatile() as usize }
 }
 
 /// Copies the argument vector behind the path; returns the bytes copied.
 #[inline(always)]
 fn arguments(scratch: &mut ExecScratch, mm: Address, path_len: usize) -> usize {
-    let (Some(start), Some(end)) =
-        (field::<u64>(mm, Field::MmArgStart), field::<u64>(mm, Field::MmArgEnd))
-    else {
-        scratch.record.flags |= flags::ARGS_UNREADABLE;
-        return 0;
-    };
-    let total = end.wrapping_sub(start);
+    let start: u64 = field(mm, Field::MmArgStart);
+    let total = field::<u64>(mm, Field::MmArgEnd).wrapping_sub(start);
     scratch.record.args_total = if total > u64::from(u32::MAX) { u32::MAX } else { total as u32 };
-    if total == 0 {
-        return 0;
-    }
     let wanted = if total > ARGS_MAX as u64 { ARGS_MAX } else { total as usize };
-    if path_len > PATH_MAX + NAME_MAX {
+    // Through the scratch memory for the same reason: before 6.4 the verifier keeps impossible
+    // bounds of two joined branches.
+    let args_len = &raw mut scratch.record.args_len;
+    // SAFETY: a field of this CPU's scratch memory.
+    unsafe { args_len.write_volatile(wanted as u32) };
+    let wanted = length_of(args_len);
+    if wanted > ARGS_MAX {
         return 0;
     }
     // SAFETY: path_len + wanted is within `data`; the helper checks the user's address.
@@ -137,7 +143,7 @@ fn arguments(scratch: &mut ExecScratch, mm: Address, path_len: usize) -> usize {
             start as *const _,
         )
     };
-    if failed != 0 {
+    if failed != 0 || !has(Field::MmArgStart) || !has(Field::MmArgEnd) {
         scratch.record.flags |= flags::ARGS_UNREADABLE;
         return 0;
     }
@@ -148,14 +154,11 @@ fn arguments(scratch: &mut ExecScratch, mm: Address, path_len: usize) -> usize {
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn process_fork(context: RawTracePointContext) -> i32 {
     let child: Address = context.arg(1);
-    let thread: Option<u32> = field(child, Field::TaskPid);
-    if thread.is_some() && thread != field(child, Field::TaskTgid) {
+    let process: u32 = field(child, Field::TaskTgid);
+    if field_or(child, Field::TaskPid, process) != process {
         return 0;
     }
-    let Some(head) = head(Kind::Fork, child) else {
-        count_lost(Kind::Fork);
-        return 0;
-    };
+    let head = head(Kind::Fork, child);
     let (parent, parent_start_ns) = parent(child);
     send_process(Kind::Fork, &ForkRecord { head, parent_start_ns, parent, reserved: 0 });
     0
@@ -168,14 +171,9 @@ pub fn process_fork(context: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn process_exit(context: RawTracePointContext) -> i32 {
     let task: Address = context.arg(0);
-    let signal: Address = field(task, Field::TaskSignal).unwrap_or(0);
-    if field::<u32>(signal, Field::SignalLive).unwrap_or(0) != 0 {
-        return 0;
-    }
-    match head(Kind::Exit, task) {
-        Some(head) => send_process(Kind::Exit, &ExitRecord { head }),
-        None => count_lost(Kind::Exit),
+    let signal: Address = field(task, Field::TaskSignal);
+    if field::<u32>(signal, Field::SignalLive) == 0 {
+        send_process(Kind::Exit, &ExitRecord { head: head(Kind::Exit, task) });
     }
     0
 }
-

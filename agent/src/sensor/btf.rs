@@ -299,7 +299,9 @@ mod tests {
 
     fn name(text: &str) -> u32 {
         let position = STRINGS.windows(text.len() + 2).position(|window| {
-            window[0] == 0 && window[text.len() + 1] == 0 && &window[1..=text.len()] == text.as_bytes()
+            window[0] == 0
+                && window[text.len() + 1] == 0
+                && &window[1..=text.len()] == text.as_bytes()
         });
         position.map_or(0, |position| position as u32 + 1)
     }
@@ -360,8 +362,15 @@ mod tests {
     #[test]
     fn a_type_that_contains_itself_ends() {
         let blob = blob(&[
-            name("outer"), KIND_STRUCT << 24 | 1, 4, 0, 1, 0, // anonymous member of its own type
-            name("inner"), KIND_TYPEDEF << 24, 2,
+            name("outer"),
+            KIND_STRUCT << 24 | 1,
+            4,
+            0,
+            1,
+            0, // anonymous member of its own type
+            name("inner"),
+            KIND_TYPEDEF << 24,
+            2,
         ]);
         let btf = Btf::parse(&blob).expect("cycle");
         assert_eq!(btf.member("outer", "plain"), Err(NoMember::NoMember));

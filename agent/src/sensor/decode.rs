@@ -273,7 +273,12 @@ mod tests {
         assert_eq!(cut.args, ["sh", "lon"]);
         let deep = exec_of(&exec_bytes(b"x\0y\0", b"", 0, flags::PATH_TRUNCATED));
         assert_eq!(deep.exe, None);
-        let memfd = exec_of(&exec_bytes(b"memfd:x\0", b"", 7, flags::PATH_DELETED | flags::ARGS_UNREADABLE));
+        let memfd = exec_of(&exec_bytes(
+            b"memfd:x\0",
+            b"",
+            7,
+            flags::PATH_DELETED | flags::ARGS_UNREADABLE,
+        ));
         assert_eq!(memfd.exe.as_deref(), Some("/memfd:x (deleted)"));
         assert!(memfd.args_truncated && memfd.args.is_empty());
     }

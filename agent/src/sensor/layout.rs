@@ -71,11 +71,7 @@ impl Layout {
         let missing = FIELDS.iter().map(|(field, structure, path, _)| {
             (*field, format!("{structure}.{path}: no type information"))
         });
-        Self {
-            offsets: [ABSENT; FIELD_COUNT],
-            missing: missing.collect(),
-            problem: Some(problem),
-        }
+        Self { offsets: [ABSENT; FIELD_COUNT], missing: missing.collect(), problem: Some(problem) }
     }
 }
 

@@ -96,9 +96,10 @@ impl Sensor {
                 (None, []) => "every field that the sensor reads was found".to_owned(),
                 (None, missing) => format!("not in this kernel: {}", missing.join("; ")),
             },
-            advice: self.problem.as_ref().map(|_| {
-                "boot a kernel with CONFIG_DEBUG_INFO_BTF, and mount /sys".to_owned()
-            }),
+            advice: self
+                .problem
+                .as_ref()
+                .map(|_| "boot a kernel with CONFIG_DEBUG_INFO_BTF, and mount /sys".to_owned()),
         }];
         lines.extend(self.states().into_iter().map(|state| DoctorLine {
             ok: state.active && state.lost == 0,

@@ -61,7 +61,8 @@ impl Seen {
     /// Keeps those that are still listed, and returns the listed ones that are new.
     fn update(&self, listed: &[Listed]) -> Vec<Listed> {
         let mut inodes = self.inodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let now: HashSet<(u64, u32)> = listed.iter().map(|line| (line.inode, line.protocol)).collect();
+        let now: HashSet<(u64, u32)> =
+            listed.iter().map(|line| (line.inode, line.protocol)).collect();
         let fresh = listed.iter().filter(|line| !inodes.contains(&(line.inode, line.protocol)));
         let fresh = fresh.cloned().collect();
         *inodes = now;
@@ -143,8 +144,7 @@ fn parse(listing: &[u8]) -> Vec<Listed> {
 mod tests {
     use super::*;
 
-    const LISTING: &[u8] =
-        b"sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n\
+    const LISTING: &[u8] = b"sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n\
           0000000000000000 3      3    0003   2     1 0      0      42103\n\
           0000000000000000 3      2    0806   0     1 0      0      42104\n\
           broken\n";

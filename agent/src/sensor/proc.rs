@@ -222,7 +222,7 @@ mod tests {
         let stat = format!("31 (a) R 1\n) x) {tail}");
         let parsed = parse_stat(stat.as_bytes());
         assert_eq!(parsed, Some((r"a) R 1\x0a) x".to_owned(), 7, 4242 * TICK_NS)));
-        for cut in 0..stat.len() - 5 {
+        for cut in 0..stat.len() - " 4242 1 1".len() {
             assert!(parse_stat(&stat.as_bytes()[..cut]).is_none(), "cut at {cut}");
         }
     }
@@ -234,7 +234,10 @@ mod tests {
         assert_eq!(split(b"\0"), (vec![String::new()], false));
         assert_eq!(split(b"a\0\0b c\0"), (vec!["a".into(), String::new(), "b c".into()], false));
         assert_eq!(split(b"no end"), (vec!["no end".into()], false));
-        assert_eq!(split(b"\x1b[2J\0\xff\n\0"), (vec![r"\x1b[2J".into(), r"\xff\x0a".into()], false));
+        assert_eq!(
+            split(b"\x1b[2J\0\xff\n\0"),
+            (vec![r"\x1b[2J".into(), r"\xff\x0a".into()], false)
+        );
         assert_eq!(split_arguments(b"a\0long", 9000), (vec!["a".into(), "long".into()], true));
         assert_eq!(split_arguments(b"", 5), (vec![], true));
     }

@@ -115,8 +115,10 @@ impl Shared {
 
     /// Waits until something is readable, the sensor stops or the time is over.
     fn wait(&self, rings: &[&RingBuf<MapData>], most: Duration) {
-        let mut waiting: Vec<PollFd<'_>> =
-            rings.iter().map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)).collect();
+        let mut waiting: Vec<PollFd<'_>> = rings
+            .iter()
+            .map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN))
+            .collect();
         if let Some(wake) = &self.wake {
             waiting.push(PollFd::new(wake, PollFlags::IN));
         }

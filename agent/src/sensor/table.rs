@@ -136,9 +136,8 @@ impl ProcessTable {
     /// that wants it to: call it on a thread of its own.
     pub fn fill_arguments(&self, pid: u32) {
         let Some(folder) = ProcDir::open(pid) else { return };
-        let missing = self
-            .get(folder.key)
-            .is_some_and(|info| info.args.is_empty() && !info.args_truncated);
+        let missing =
+            self.get(folder.key).is_some_and(|info| info.args.is_empty() && !info.args_truncated);
         if !missing {
             return;
         }
