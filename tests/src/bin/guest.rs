@@ -1,8 +1,8 @@
 //! The first process of a virtual machine: mounts, runs every scenario, reports, powers off.
 //!
-//! Each scenario is a child of its own with a deadline, so that a crash or a hang costs one. One
-//! line each on the serial console: `HOLDFAST-OUTCOME name pass|fail|skip reason`. Outside a
-//! machine it only lists its scenarios (`--list`).
+//! Each scenario is a child of its own with a deadline, so that a crash or a hang costs one. On the
+//! serial console: `HOLDFAST-OUTCOME name pass|fail|skip reason` for each, and `HOLDFAST-END` last.
+//! Outside a machine it only lists its scenarios (`--list`).
 
 use std::fs;
 use std::path::Path;
@@ -68,6 +68,7 @@ fn init() {
             println!("\nHOLDFAST-OUTCOME {name} {}", run(name));
         }
     }
+    println!("\nHOLDFAST-END");
     rustix::fs::sync();
     if let Err(errno) = reboot(RebootCommand::PowerOff) {
         eprintln!("power off: {errno}");
