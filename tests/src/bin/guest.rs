@@ -75,13 +75,16 @@ fn init() {
     }
 }
 
-/// Mounts, modules, the loopback, the disk. What fails is said; the scenarios then fail by it.
+/// Mounts, modules, the host's name, the loopback, the disk. What fails is said; the scenarios then fail by it.
 fn prepare() {
     for &(kind, target) in MOUNTS {
         attach(kind, kind, target);
     }
     for module in MODULES {
         call("modprobe", &["-q", module]);
+    }
+    if let Err(errno) = rustix::system::sethostname(b"guest") {
+        eprintln!("sethostname: {errno}");
     }
     call("ip", &["link", "set", "lo", "up"]);
     // The disk appears once its driver has found it.
