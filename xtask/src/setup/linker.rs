@@ -35,6 +35,8 @@ pub(super) fn ensure(root: &Path) -> anyhow::Result<()> {
     cargo.args(["install", "bpf-linker", "--version", VERSION, "--locked", "--root"]).arg(&tools);
     // Its own target folder: ours has other profiles, and a lock that our caller may hold.
     cargo.arg("--target-dir").arg(tools.join("build"));
+    // It would win over what is set below.
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     if Path::new(LLVM).exists() {
         cargo.args(["--no-default-features", "--features", "llvm-22"]);
         cargo.env("LLVM_PREFIX", LLVM).env("RUSTFLAGS", format!("-L native={LLVM}/lib"));
