@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use crate::until;
 
 /// How long a start, a stop or one CLI call may take; an emulated machine is slow.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Folders of agents start so, followed by the pid of their test.
+const PREFIX: &str = "holdfast-agent-";
 
 /// Where the built binaries lie: `HOLDFAST_BIN`, the folder above this test's own, or `/usr/bin`.
 #[must_use]
@@ -94,7 +97,9 @@ impl Setup {
     /// # Errors
     /// When it ends or stays silent; the error holds its log.
     pub fn start(self) -> Result<Agent> {
-        let home = tempfile::Builder::new().prefix("holdfast-agent-").tempdir()?;
+        sweep();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let home = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         fs::write(home.path().join("holdfast.toml"), self.config(home.path())?)?;
         let mut agent = Agent { setup: self, home, process: None, log: Arc::default() };
         agent.start()?;
@@ -289,6 +294,33 @@ pub fn finish(command: &mut Command, patience: Duration) -> Result<Output> {
     Ok(Output { status: status?, stdout: read(stdout), stderr: read(stderr) })
 }
 
+/// End the agents whose test was killed, known by the config on their command line.
+fn sweep() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if is_orphan(&String::from_utf8_lossy(&line)) {
+                // It may end between the look and the call.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    });
+}
+
+/// Whether a command line (NUL between its words) is of an agent whose test is gone.
+fn is_orphan(line: &str) -> bool {
+    let [program, "--config", config, ..] = line.split('\0').collect::<Vec<_>>()[..] else {
+        return false;
+    };
+    let owner = config
+        .rsplit_once(PREFIX)
+        .and_then(|(_, rest)| rest.split('-').next()?.parse::<u32>().ok());
+    program.ends_with("/holdfastd")
+        && owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+}
+
 fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -309,4 +341,21 @@ fn keep_log(stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
             line.clear();
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_agents_of_gone_tests_are_ended() {
+        let line = |program: &str, pid: u32| {
+            format!("{program}\0--config\0/tmp/{PREFIX}{pid}-abc/holdfast.toml\0")
+        };
+        assert!(is_orphan(&line("/usr/bin/holdfastd", 4_294_967_290)));
+        assert!(!is_orphan(&line("/usr/bin/holdfastd", std::process::id())));
+        assert!(!is_orphan(&line("/bin/cat", 4_294_967_290)));
+        assert!(!is_orphan("/usr/bin/holdfastd\0--config\0/etc/holdfast.toml\0"));
+        assert!(!is_orphan(""));
+    }
 }

@@ -6,9 +6,10 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sys::fanotify::{
@@ -18,6 +19,7 @@ use rustix::fs::statfs;
 
 use crate::agent::{PATIENCE, binary, finish};
 use crate::scratch::Scratch;
+use crate::until;
 
 /// What a reason starts with when it is one to skip.
 pub const SKIP: &str = "skip: ";
@@ -38,6 +40,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("bpffs_can_be_written", bpffs_can_be_written),
     ("open_on_ext4_is_held_and_answered", open_on_ext4_is_held_and_answered),
     ("open_on_tmpfs_is_held_and_answered", open_on_tmpfs_is_held_and_answered),
+    ("tcpdump_sees_the_loopback", tcpdump_sees_the_loopback),
 ];
 
 fn shipped_binaries_start() -> Result<(), String> {
@@ -75,6 +78,31 @@ fn open_on_ext4_is_held_and_answered() -> Result<(), String> {
 fn open_on_tmpfs_is_held_and_answered() -> Result<(), String> {
     let scratch = Scratch::tmpfs(16 << 20).map_err(text)?;
     held_and_answered(scratch.path())
+}
+
+/// A real sniffer runs here: what the sensor is to see.
+fn tcpdump_sees_the_loopback() -> Result<(), String> {
+    let mut tcpdump = Command::new("tcpdump")
+        .args(["-c", "1", "-nni", "lo"])
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(|error| format!("start tcpdump: {error}"))?;
+    let socket = UdpSocket::bind("127.0.0.1:0").map_err(text)?;
+    // It sees only what comes after it has begun: send until it has seen one.
+    let ended = until(PATIENCE, || {
+        // Nobody listens on the discard port; the refusal comes back here.
+        let _ = socket.send_to(b"seen", "127.0.0.1:9");
+        tcpdump.try_wait().transpose()
+    });
+    match ended {
+        Some(Ok(status)) if status.success() => Ok(()),
+        Some(Ok(status)) => Err(format!("tcpdump: {status}")),
+        Some(Err(error)) => Err(format!("wait for tcpdump: {error}")),
+        None => {
+            tcpdump.kill().map_err(text)?;
+            Err("tcpdump saw nothing".into())
+        }
+    }
 }
 
 /// The smallest listener: one open is allowed, the next is denied.

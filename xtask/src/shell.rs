@@ -28,10 +28,10 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().map_or(manifest.clone(), Path::to_path_buf)
 }
 
-/// The cargo that started us.
+/// The cargo that started us, building into the repository's own `target`.
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).stdin(Stdio::null());
+    command.current_dir(root).env("CARGO_TARGET_DIR", root.join("target")).stdin(Stdio::null());
     command
 }
 

@@ -1,8 +1,8 @@
 //! The first process of a virtual machine: mounts, runs every scenario, reports, powers off.
 //!
-//! Each scenario is a child of its own with a deadline, so that a crash or a hang costs one. One
-//! line each on the serial console: `HOLDFAST-OUTCOME name pass|fail|skip reason`. Outside a
-//! machine it only lists its scenarios (`--list`).
+//! Each scenario is a child of its own with a deadline, so that a crash or a hang costs one. On the
+//! serial console: `HOLDFAST-OUTCOME name pass|fail|skip reason` for each, and `HOLDFAST-END` last.
+//! Outside a machine it only lists its scenarios (`--list`).
 
 use std::fs;
 use std::path::Path;
@@ -68,19 +68,23 @@ fn init() {
             println!("\nHOLDFAST-OUTCOME {name} {}", run(name));
         }
     }
+    println!("\nHOLDFAST-END");
     rustix::fs::sync();
     if let Err(errno) = reboot(RebootCommand::PowerOff) {
         eprintln!("power off: {errno}");
     }
 }
 
-/// Mounts, modules, the loopback, the disk. What fails is said; the scenarios then fail by it.
+/// Mounts, modules, the host's name, the loopback, the disk. What fails is said; the scenarios then fail by it.
 fn prepare() {
     for &(kind, target) in MOUNTS {
         attach(kind, kind, target);
     }
     for module in MODULES {
         call("modprobe", &["-q", module]);
+    }
+    if let Err(errno) = rustix::system::sethostname(b"guest") {
+        eprintln!("sethostname: {errno}");
     }
     call("ip", &["link", "set", "lo", "up"]);
     // The disk appears once its driver has found it.

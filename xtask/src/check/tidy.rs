@@ -129,6 +129,11 @@ fn hosts(root: &Path) -> anyhow::Result<Vec<String>> {
     ] {
         let Ok(text) = fs::read_to_string(root.join(config)) else { continue };
         for (index, line) in text.lines().enumerate() {
+            // Links for people are no sources of packages.
+            let link = ["#", "repository", "homepage", "documentation"];
+            if link.iter().any(|start| line.trim_start().starts_with(start)) {
+                continue;
+            }
             let setting = ["registry", "replace-with", "index", "git ="];
             if line.contains("://") || setting.iter().any(|key| line.trim_start().starts_with(key))
             {

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::shell;
+use crate::shell::{self, Unfit};
 
 /// Where the agent's pid is kept for the next run.
 pub(super) const PID_FILE: &str = "holdfastd.pid";
@@ -24,15 +25,25 @@ const SIZE: u64 = 1 << 30;
 
 /// The folder, and what is mounted in it.
 pub(super) struct Lab {
+    /// Held as long as the run lasts; the kernel lets it go whatever ends us.
+    _lock: Flock<File>,
     image: PathBuf,
     protected: PathBuf,
 }
 
 impl Lab {
-    /// Clear what an earlier run left.
+    /// Clear what an earlier run left. Refuses while another run lasts.
     pub(super) fn prepare(folder: &Path) -> anyhow::Result<Self> {
+        let lock = File::create(folder.join("lock")).context("create the lock")?;
+        let Ok(lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
+            return Err(Unfit(format!("another run lasts in {}", folder.display())).into());
+        };
         end_earlier_agent(folder)?;
-        let lab = Self { image: folder.join("protected.img"), protected: folder.join("protected") };
+        let lab = Self {
+            _lock: lock,
+            image: folder.join("protected.img"),
+            protected: folder.join("protected"),
+        };
         lab.unmount()?;
         Ok(lab)
     }

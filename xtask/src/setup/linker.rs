@@ -1,7 +1,7 @@
 //! bpf-linker: found, taken from the user's cache, or built once.
 //!
 //! It ends in `target/tools/bin`, so that a clone is complete in itself; the cache spares the next
-//! clone the minute that building takes. A linker in PATH is left to those who put it there.
+//! clone the minute that building takes. One in PATH is used where it lies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const LLVM: &str = "/usr/lib/llvm-22";
 pub(super) fn ensure(root: &Path) -> anyhow::Result<()> {
     let tools = root.join("target/tools");
     let linker = tools.join("bin/bpf-linker");
-    if works(&linker) {
+    if works(&linker) || shell::find("bpf-linker").is_some_and(|found| works(&found)) {
         return Ok(());
     }
     let cached = cache().map(|cache| cache.join(format!("bpf-linker-{VERSION}")));
@@ -35,6 +35,8 @@ pub(super) fn ensure(root: &Path) -> anyhow::Result<()> {
     cargo.args(["install", "bpf-linker", "--version", VERSION, "--locked", "--root"]).arg(&tools);
     // Its own target folder: ours has other profiles, and a lock that our caller may hold.
     cargo.arg("--target-dir").arg(tools.join("build"));
+    // It would win over what is set below.
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     if Path::new(LLVM).exists() {
         cargo.args(["--no-default-features", "--features", "llvm-22"]);
         cargo.env("LLVM_PREFIX", LLVM).env("RUSTFLAGS", format!("-L native={LLVM}/lib"));

@@ -31,6 +31,13 @@ const PROGRAMS: &[&str] = &["tcpdump"];
 const FOLDERS: &[&str] =
     &["/proc", "/sys", "/dev", "/run", "/tmp", "/mnt", "/etc", "/root", "/var"];
 
+/// Debian's tcpdump changes to a user of its own.
+const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n\
+    tcpdump:x:100:100::/:/bin/false\n\
+    nobody:x:65534:65534::/:/bin/false\n";
+
+const GROUP: &[u8] = b"root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n";
+
 /// The archive for one kernel.
 pub(super) fn build(root: &Path, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
     let mut archive = Archive::default();
@@ -38,12 +45,8 @@ pub(super) fn build(root: &Path, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
         archive.folder(Path::new(folder))?;
     }
     archive.entry("/dev/console", Node { mode: 0o020_600, device: (5, 1) }, &[])?;
-    archive.entry(
-        "/etc/passwd",
-        Node::file(0o644),
-        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
-    )?;
-    archive.entry("/etc/group", Node::file(0o644), b"root:x:0:\nnogroup:x:65534:\n")?;
+    archive.entry("/etc/passwd", Node::file(0o644), PASSWD)?;
+    archive.entry("/etc/group", Node::file(0o644), GROUP)?;
 
     let release = root.join("target/release");
     let mut programs: Vec<(PathBuf, PathBuf)> =

@@ -21,6 +21,9 @@ use crate::test::outcome::{Ending, Outcome};
 /// What the guest writes before each outcome: `HOLDFAST-OUTCOME name pass|fail|skip reason`.
 const PREFIX: &str = "HOLDFAST-OUTCOME ";
 
+/// The guest's last word: every scenario has had its turn.
+const END: &str = "HOLDFAST-END";
+
 /// Longest time without a word from the guest. Emulation is slow, and other work may share the host.
 const SILENCE: Duration = Duration::from_secs(180);
 
@@ -56,6 +59,8 @@ struct Transcript {
     outcomes: BTreeMap<String, Ending>,
     /// The first line of a broken kernel.
     broken: Option<String>,
+    /// Whether the guest got to its end.
+    ended: bool,
 }
 
 impl Transcript {
@@ -78,6 +83,8 @@ impl Transcript {
             if !matches!(slot, Ending::Failed(_)) {
                 *slot = result;
             }
+        } else if line.contains(END) {
+            self.ended = true;
         } else if self.broken.is_none() && BROKEN.iter().any(|sign| line.contains(sign)) {
             self.broken = Some(line.trim().to_owned());
         }
@@ -102,7 +109,9 @@ impl Transcript {
             let result = Ending::Failed("reported, but not in the guest's own list".into());
             outcomes.push(Outcome { name: format!("{machine}: {name}"), result });
         }
-        let result = self.broken.or(end).map_or(Ending::Passed, Ending::Failed);
+        let unfinished = (!self.ended).then(|| "ended before its power-off".to_owned());
+        let reason = self.broken.or(end).or(unfinished);
+        let result = reason.map_or(Ending::Passed, Ending::Failed);
         outcomes.push(Outcome { name: format!("{machine}: runs to its power-off"), result });
         outcomes
     }
@@ -230,7 +239,7 @@ mod tests {
     use super::*;
 
     fn judged(lines: &[&str], expected: &[&str]) -> Vec<Outcome> {
-        let mut transcript = Transcript::default();
+        let mut transcript = Transcript { ended: true, ..Transcript::default() };
         lines.iter().for_each(|line| transcript.read(line));
         let expected = expected.iter().map(|&name| name.to_owned()).collect();
         transcript.judge("vm", &expected, None)
@@ -241,6 +250,14 @@ mod tests {
         let outcomes =
             judged(&["HOLDFAST-OUTCOME boots pas", "HOLDFAST-OUTCO"], &["boots", "loads"]);
         assert_eq!(outcomes.iter().filter(|o| o.failed()).count(), 2);
+    }
+
+    #[test]
+    fn a_machine_that_stops_early_has_failed() {
+        let mut transcript = Transcript::default();
+        transcript.read("HOLDFAST-OUTCOME boots pass");
+        let expected = BTreeSet::from(["boots".to_owned()]);
+        assert!(transcript.judge("vm", &expected, None).iter().any(Outcome::failed));
     }
 
     #[test]
