@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod detect;
 pub mod journal;
 pub mod on_access;
@@ -17,3 +18,16 @@ pub mod scan;
 pub mod sensor;
 pub mod sys;
 pub mod worker;
+
+/// An error and all its causes in one line, for the one place that logs or shows it.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

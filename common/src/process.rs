@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// What names a process for ever: a pid is reused, a pid with its start time is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct ProcessKey {
     /// Thread-group id in the initial pid namespace.
     pub pid: u32,
@@ -61,12 +63,6 @@ impl ProcessInfo {
             }
         }
         line
-    }
-}
-
-impl Default for ProcessKey {
-    fn default() -> Self {
-        Self { pid: 0, start_ns: 0 }
     }
 }
 

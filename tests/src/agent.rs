@@ -48,6 +48,7 @@ pub struct Setup {
     on_access: String,
     tables: String,
     environment: Vec<(String, String)>,
+    home_in: PathBuf,
 }
 
 impl Setup {
@@ -59,6 +60,7 @@ impl Setup {
             on_access: String::new(),
             tables: String::new(),
             environment: Vec::new(),
+            home_in: std::env::temp_dir(),
         }
     }
 
@@ -92,6 +94,13 @@ impl Setup {
         self
     }
 
+    /// Keep config, state and socket below this folder.
+    #[must_use]
+    pub fn home_in(mut self, folder: &Path) -> Self {
+        self.home_in = folder.to_owned();
+        self
+    }
+
     /// Write the config, start the agent, wait until it is ready.
     ///
     /// # Errors
@@ -99,7 +108,7 @@ impl Setup {
     pub fn start(self) -> Result<Agent> {
         sweep();
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        let home = tempfile::Builder::new().prefix(&prefix).tempdir()?;
+        let home = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.home_in)?;
         fs::write(home.path().join("holdfast.toml"), self.config(home.path())?)?;
         let mut agent = Agent { setup: self, home, process: None, log: Arc::default() };
         agent.start()?;

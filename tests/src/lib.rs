@@ -40,3 +40,11 @@ pub fn require_root() {
         "this test mounts file systems and needs root: run cargo xtask test, which uses sudo"
     );
 }
+
+/// The EICAR test file, put together here so that no file of ours holds it in one piece.
+#[must_use]
+pub fn eicar() -> Vec<u8> {
+    [r"X5O!P%@AP[4\PZX54(P^)7CC)7}$", "EICAR-STANDARD-", "ANTIVIRUS-TEST-FILE!$H+H*"]
+        .concat()
+        .into_bytes()
+}

@@ -6,3 +6,5 @@
 pub mod fields;
 pub mod models;
 pub mod simulate;
+
+pub use self::models::{Models, ModelsError};

@@ -1,1 +1,395 @@
-//! on_access
+//! On access: every open and exec on a protected file system is held until the scan core has
+//! given its verdict, or the deadline has passed.
+//!
+//! [`hold`] is the loop that everything else serves: [`waiting`] (who waits), [`cache`] (what is
+//! known), [`decide`] (the table), [`exclude`], [`later`] (scans that nobody waits for),
+//! [`nursery`] (new workers), [`coverage`] and [`mounts`] (what is marked), [`counters`].
+
+mod cache;
+mod counters;
+mod coverage;
+mod decide;
+mod exclude;
+mod hold;
+mod inbox;
+mod later;
+mod mounts;
+mod nursery;
+mod waiting;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use holdfast_common::control::{FileSystemState, OnAccessCounters};
+use holdfast_common::event::EventBody;
+use holdfast_common::verdict::{Decision, FailureReason};
+
+pub use self::counters::Counters;
+pub use self::exclude::Exclusions;
+
+use self::cache::{Cache, Epoch};
+use self::coverage::Coverage;
+use self::hold::{Loop, Parts};
+use self::inbox::{Inbox, Message};
+use self::later::Later;
+use self::nursery::Nursery;
+use self::waiting::Waiting;
+use crate::config::{Config, OnAccess as OnAccessConfig};
+use crate::respond::{Failed, Responder};
+use crate::scan::WorkerFactory;
+use crate::sys::fanotify::{Group, Pending};
+use crate::sys::identity::Facts;
+
+/// What all loops and the scanner threads share.
+pub(crate) struct Shared {
+    group: Arc<Group>,
+    config: OnAccessConfig,
+    own_pid: u32,
+    counters: Arc<Counters>,
+    exclusions: Arc<Exclusions>,
+    cache: Cache,
+    /// Verdicts of workers with older rules are used once and not kept.
+    generation: AtomicU64,
+    /// Opens held by one loop at most.
+    most_held: usize,
+    /// When a loop answers by the failure table: a little before the deadline.
+    soft_deadline: Duration,
+    /// When the watchdog answers for a loop that is stuck.
+    hard_deadline: Duration,
+    /// The reply should an event be dropped by mistake.
+    failure_fallback: Decision,
+    later: Later,
+    responder: Responder,
+    factory: Arc<WorkerFactory>,
+}
+
+/// On-access protection, running.
+pub struct OnAccess {
+    shared: Arc<Shared>,
+    coverage: Arc<Coverage>,
+    inboxes: Vec<Arc<Inbox>>,
+    factory: Arc<WorkerFactory>,
+    workers_failing: Arc<AtomicBool>,
+    stop: OwnedFd,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What on-access protection needs from the rest of the agent.
+pub struct Needs {
+    /// The checked config.
+    pub config: Config,
+    /// Starts workers.
+    pub factory: Arc<WorkerFactory>,
+    /// Exclusions in force.
+    pub exclusions: Arc<Exclusions>,
+    /// Takes detections and failures.
+    pub responder: Responder,
+    /// The counters, which the responder shares.
+    pub counters: Arc<Counters>,
+    /// Takes coverage events.
+    pub report: Box<dyn Fn(EventBody) + Send + Sync>,
+}
+
+/// Why protection could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OnAccessError {
+    /// fanotify refused.
+    #[error(
+        "cannot open a fanotify permission group (needs root and a kernel with CONFIG_FANOTIFY_ACCESS_PERMISSIONS)"
+    )]
+    Group(#[source] std::io::Error),
+    /// A protected path is not there.
+    #[error("{0}")]
+    Path(String),
+    /// The first workers did not start.
+    #[error("cannot start scan workers")]
+    Workers(#[source] crate::scan::ScanError),
+    /// A thread, a descriptor or the mount table.
+    #[error("cannot start on-access protection")]
+    Start(#[source] std::io::Error),
+}
+
+impl OnAccess {
+    /// Starts loops and workers, then marks the file systems: nothing is held before somebody
+    /// can answer.
+    ///
+    /// # Errors
+    /// [`OnAccessError`]; nothing stays marked then.
+    pub fn start(needs: Needs) -> Result<Self, OnAccessError> {
+        let Needs { config, factory, exclusions, responder, counters, report } = needs;
+        coverage::check_paths(&config.on_access.protect).map_err(OnAccessError::Path)?;
+        let group = Arc::new(Group::new().map_err(OnAccessError::Group)?);
+        let protect = coverage::resolve(&config.on_access.protect);
+        let coverage = Arc::new(Coverage::new(Arc::clone(&group), protect, report));
+        let margin = (config.on_access.deadline / 10)
+            .clamp(Duration::from_millis(10), Duration::from_millis(200));
+        let (loops, seats) = layout(config.scan.workers);
+        let shared = Arc::new(Shared {
+            group,
+            own_pid: std::process::id(),
+            counters,
+            exclusions,
+            cache: Cache::default(),
+            generation: AtomicU64::new(factory.generation()),
+            most_held: most_held(loops),
+            soft_deadline: config.on_access.deadline - margin,
+            hard_deadline: config.on_access.deadline - margin / 2,
+            failure_fallback: config.on_access.failure_decision(FailureReason::Overload),
+            later: Later::new(std::process::id()),
+            factory: Arc::clone(&factory),
+            responder,
+            config: config.on_access,
+        });
+        let rescan_limit = Duration::from_secs(config.scan.rescan_limit_s);
+        Later::start(&shared, &factory, rescan_limit).map_err(OnAccessError::Start)?;
+        let stop = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
+            .map_err(|error| OnAccessError::Start(error.into()))?;
+        let mut new = Self {
+            shared,
+            coverage,
+            inboxes: Vec::new(),
+            factory,
+            workers_failing: Arc::default(),
+            stop,
+            threads: Mutex::default(),
+        };
+        new.start_loops(loops, seats, margin / 4)?;
+        new.coverage.refresh().map_err(OnAccessError::Start)?;
+        new.follow_mounts().map_err(OnAccessError::Start)?;
+        Ok(new)
+    }
+
+    fn start_loops(
+        &mut self,
+        loops: usize,
+        seats: usize,
+        tick: Duration,
+    ) -> Result<(), OnAccessError> {
+        for _ in 0..loops {
+            self.inboxes.push(Arc::new(Inbox::new().map_err(OnAccessError::Start)?));
+        }
+        let nursery = Nursery::start(
+            Arc::clone(&self.factory),
+            self.inboxes.clone(),
+            Arc::clone(&self.workers_failing),
+        )
+        .map_err(OnAccessError::Start)?;
+        let mut tables = Vec::new();
+        for (index, inbox) in self.inboxes.iter().enumerate() {
+            let workers = (0..seats)
+                .map(|_| self.factory.spawn())
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(OnAccessError::Workers)?;
+            let waiting = Arc::new(Mutex::new(Waiting::default()));
+            tables.push(Arc::clone(&waiting));
+            let parts = Parts {
+                shared: Arc::clone(&self.shared),
+                waiting,
+                inbox: Arc::clone(inbox),
+                nursery: nursery.clone(),
+                index,
+                workers,
+            };
+            let new = Loop::new(parts).map_err(OnAccessError::Start)?;
+            self.spawn("hold", move || new.run()).map_err(OnAccessError::Start)?;
+        }
+        let shared = Arc::clone(&self.shared);
+        let stop = self.stop.try_clone().map_err(OnAccessError::Start)?;
+        self.spawn("watchdog", move || watch(&shared, &tables, &stop, tick))
+            .map_err(OnAccessError::Start)
+    }
+
+    fn follow_mounts(&self) -> std::io::Result<()> {
+        let coverage = Arc::clone(&self.coverage);
+        let stop = self.stop.try_clone()?;
+        self.spawn("mounts", move || {
+            if let Err(error) = coverage.follow(&stop) {
+                tracing::error!(%error, "mount changes are not followed any more");
+            }
+        })
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
+        if let Ok(mut threads) = self.threads.lock() {
+            threads.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Puts the factory's newest bundle to use: no older verdict or worker is used again when
+    /// this returns.
+    pub fn renew(&self) {
+        self.shared.generation.store(self.factory.generation(), Ordering::Relaxed);
+        let (done, wait) = mpsc::channel();
+        for inbox in &self.inboxes {
+            inbox.send(Message::NewBundle(done.clone()));
+        }
+        drop(done);
+        while wait.recv().is_ok() {}
+        self.shared.forget_everything();
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn counters(&self) -> OnAccessCounters {
+        self.shared.counters.report()
+    }
+
+    /// What is protected.
+    #[must_use]
+    pub fn file_systems(&self) -> Vec<FileSystemState> {
+        self.coverage.states()
+    }
+
+    /// Workers ready for held opens.
+    #[must_use]
+    pub fn workers(&self) -> u64 {
+        self.shared.counters.workers.load(Ordering::Relaxed)
+    }
+
+    /// True while scan workers do not start.
+    #[must_use]
+    pub fn workers_failing(&self) -> bool {
+        self.workers_failing.load(Ordering::Relaxed)
+    }
+
+    /// Lets everybody go, then ends the threads. The kernel lets through whoever comes between.
+    pub fn stop(&self) {
+        for inbox in &self.inboxes {
+            inbox.send(Message::Stop);
+        }
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        let threads = self.threads.lock().map(|mut threads| std::mem::take(&mut *threads));
+        for thread in threads.unwrap_or_default() {
+            if thread.join().is_err() {
+                tracing::error!("a thread of on-access protection had panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The agent itself, or a worker that is being started: its program and libraries may lie on
+    /// a protected file system, and nobody may be there yet to judge them.
+    fn is_own(&self, pid: u32) -> bool {
+        pid == self.own_pid || (self.factory.starting() && parent_of(pid) == Some(self.own_pid))
+    }
+
+    fn answer(&self, pending: Pending, since: Instant, decision: Decision) -> OwnedFd {
+        let file = pending.answer(decision);
+        self.counters.count_answer(decision, since.elapsed(), self.config.deadline);
+        file
+    }
+
+    /// Answers by the failure table, reports it, and has the file scanned later where that helps.
+    fn fail(&self, pending: Pending, since: Instant, reason: FailureReason) {
+        let outcome = decide::Outcome::Failure(reason);
+        let resolution = decide::decide(&outcome, false, &self.config);
+        let pid = pending.pid();
+        let file = self.answer(pending, since, resolution.decision);
+        self.counters.count_failure(reason);
+        let again = file.try_clone().ok();
+        let rescan =
+            resolution.follow_up == decide::FollowUp::Rescan && self.later.rescan(file, pid);
+        self.responder.failed(Failed {
+            reason,
+            decision: Some(resolution.decision),
+            file: again,
+            pid,
+            rescan,
+        });
+    }
+
+    /// A scan that nobody waited for came to nothing.
+    fn report_failure(
+        &self,
+        reason: FailureReason,
+        decision: Option<Decision>,
+        file: Option<OwnedFd>,
+        pid: u32,
+    ) {
+        self.counters.count_failure(reason);
+        self.responder.failed(Failed { reason, decision, file, pid, rescan: false });
+    }
+
+    /// Keeps a clean verdict if nothing can have changed since the scan (see [`cache`]).
+    fn remember(&self, file: BorrowedFd<'_>, facts: &Facts, epoch: Epoch) {
+        if crate::sys::identity::has_writer(file) {
+            return;
+        }
+        let unchanged = Facts::of(file).is_ok_and(|now| now.identity == facts.identity);
+        if unchanged && self.cache.remember(&facts.identity, epoch) {
+            self.ignore_if_safe(file, facts);
+        }
+    }
+
+    /// Lets later opens pass inside the kernel, where root alone can write the file.
+    /// INVARIANT: mark first, look again after: a change in between is seen, a later one drops
+    /// the mark, and the kernel sets none while somebody can write.
+    fn ignore_if_safe(&self, file: BorrowedFd<'_>, facts: &Facts) {
+        if !facts.only_root_writes() || self.group.ignore(file).is_err() {
+            return;
+        }
+        let unchanged = Facts::of(file).is_ok_and(|now| now.identity == facts.identity);
+        if !unchanged {
+            self.cache.forget(&facts.identity);
+            // ENOENT: the change itself has dropped the mark.
+            let _ = self.group.notice(file);
+        }
+    }
+
+    fn forget_everything(&self) {
+        self.cache.clear();
+        if let Err(error) = self.group.notice_all() {
+            tracing::error!(%error, "ignore marks could not be dropped");
+        }
+    }
+}
+
+/// Field 4 of `/proc/PID/stat` (proc_pid_stat(5)). The process is held, so it stays what it is.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything, brackets too.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// How many loops, and workers for each. Two loops at least: one that is stuck in a file system
+/// must not stop the other.
+fn layout(workers: usize) -> (usize, usize) {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let loops = (cores / 4).clamp(2, 4);
+    let workers = if workers == 0 { cores } else { workers };
+    (loops, workers.div_ceil(loops).max(2))
+}
+
+/// Each held open costs two descriptors here; half of them stay for everything else.
+fn most_held(loops: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = usize::try_from(limit.unwrap_or(1 << 16)).unwrap_or(1 << 16);
+    (limit / 4 / loops).clamp(64, 16_384)
+}
+
+/// Answers what a stuck loop leaves overdue.
+fn watch(shared: &Shared, tables: &[Arc<Mutex<Waiting>>], stop: &OwnedFd, tick: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let tick = Timespec::try_from(tick).ok();
+    loop {
+        let mut fds = [PollFd::new(stop, PollFlags::IN)];
+        if poll(&mut fds, tick.as_ref()).is_ok_and(|ready| ready > 0) {
+            return;
+        }
+        for table in tables {
+            let now = Instant::now();
+            while let Some((_, waiter)) =
+                { hold::lock(table).remove_overdue(now, shared.hard_deadline) }
+            {
+                shared.fail(waiter.pending, waiter.since, FailureReason::Deadline);
+            }
+        }
+    }
+}

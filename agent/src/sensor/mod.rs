@@ -23,6 +23,7 @@ use holdfast_common::abi::{ARGS_MAX, Kind};
 use holdfast_common::control::{DoctorLine, SensorState};
 use holdfast_common::event::EventBody;
 
+pub use proc::observe;
 pub use table::ProcessTable;
 
 use layout::Layout;

@@ -1,0 +1,272 @@
+//! Carries out what comes in on the control socket. Each request is one arm; the work is done by
+//! the part that owns it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use holdfast_common::container::Metadata;
+use holdfast_common::control::{DoctorLine, Reply, Request, StatusReport};
+use holdfast_common::event::{Event, EventBody, QuarantineAction};
+use uuid::Uuid;
+
+use crate::control::{Answerer, Operator};
+use crate::daemon::demand::DemandScan;
+use crate::daemon::{Agent, watch};
+use crate::journal::{Filter, Next};
+
+/// The operator's desk.
+pub(super) struct Desk {
+    agent: Arc<Agent>,
+}
+
+type Outcome = Result<(), String>;
+
+/// Between two looks at whether a follower is still there.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
+impl Desk {
+    pub(super) const fn new(agent: Arc<Agent>) -> Self {
+        Self { agent }
+    }
+}
+
+impl Operator for Desk {
+    fn carry_out(&self, request: Request, answer: &mut dyn Answerer) -> Outcome {
+        let agent = &*self.agent;
+        match request {
+            Request::Status => send(answer, Reply::Status(Box::new(status(agent)))),
+            Request::Doctor => {
+                doctor(agent).into_iter().try_for_each(|line| send(answer, Reply::DoctorLine(line)))
+            }
+            Request::Scan { paths } => DemandScan::new(agent, answer).run(&paths),
+            Request::Events { since_ms, kind, limit, follow } => {
+                let filter = Filter { since_ms, kind, limit, ..Filter::default() };
+                events(agent, &filter, follow, answer)
+            }
+            Request::QuarantineList => list(agent, answer),
+            Request::QuarantineShow { id } => {
+                let item = agent.vault.show(id).map_err(|error| crate::error_chain(&error))?;
+                send(answer, Reply::QuarantineItem(Box::new(item)))
+            }
+            Request::QuarantineRestore { id, allow, to } => {
+                restore(agent, id, allow, to.as_deref(), answer)
+            }
+            Request::QuarantineDelete { id } => {
+                let item = agent.vault.delete(id).map_err(|error| crate::error_chain(&error))?;
+                record(agent, &item, "deleted", &item.path);
+                Ok(())
+            }
+            Request::QuarantineExport { id, password } => export(agent, id, &password, answer),
+            Request::ModelList => agent
+                .models
+                .list()
+                .into_iter()
+                .try_for_each(|model| send(answer, Reply::Model(model))),
+            Request::ModelSwitch { model, enabled } => {
+                let state = agent
+                    .models
+                    .switch(&model, enabled)
+                    .map_err(|error| crate::error_chain(&error))?;
+                send(answer, Reply::Model(state))
+            }
+            Request::BundleReload => watch::reload_bundle(agent),
+        }
+    }
+}
+
+fn send(answer: &mut dyn Answerer, reply: Reply) -> Outcome {
+    answer.reply(reply).map_err(|error| error.to_string())
+}
+
+fn status(agent: &Agent) -> StatusReport {
+    let journal = agent.journal.counts();
+    StatusReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host: agent.host.clone(),
+        pid: std::process::id(),
+        uptime_s: agent.ready.elapsed().as_secs(),
+        mode: agent.config.on_access.mode.name().to_owned(),
+        problems: problems(agent),
+        file_systems: agent.on_access.file_systems(),
+        on_access: agent.on_access.counters(),
+        workers: agent.on_access.workers(),
+        bundle: agent.factory.bundle(),
+        quarantine: agent.vault.usage(),
+        sensor: agent.sensor.as_ref().map(crate::sensor::Sensor::states).unwrap_or_default(),
+        journal_events: journal.events,
+        journal_dropped: journal.dropped,
+    }
+}
+
+/// What is red, by name.
+fn problems(agent: &Agent) -> Vec<String> {
+    let mut problems = Vec::new();
+    let file_systems = agent.on_access.file_systems();
+    if !file_systems.iter().any(|file_system| file_system.protected) {
+        problems.push("no file system is protected".to_owned());
+    }
+    for file_system in file_systems.iter().filter(|file_system| !file_system.protected) {
+        problems.push(format!(
+            "{} ({}) is not protected: {}",
+            file_system.mount,
+            file_system.fs_type,
+            file_system.reason.as_deref().unwrap_or("unknown reason")
+        ));
+    }
+    if let Some(problem) = agent.journal.problem() {
+        problems.push(format!("the journal cannot be written: {problem}"));
+    }
+    if agent.on_access.workers_failing() {
+        problems.push("scan workers do not start".to_owned());
+    }
+    if let Some(refused) = agent.factory.bundle().refused {
+        problems.push(format!("the newest rule bundle was refused: {refused}"));
+    }
+    for state in agent.sensor.iter().flat_map(crate::sensor::Sensor::states) {
+        if !state.active {
+            problems.push(format!(
+                "the sensor does not see {}: {}",
+                state.name,
+                state.note.as_deref().unwrap_or("unknown reason")
+            ));
+        }
+    }
+    problems
+}
+
+fn doctor(agent: &Agent) -> Vec<DoctorLine> {
+    let mut lines: Vec<DoctorLine> = agent
+        .on_access
+        .file_systems()
+        .into_iter()
+        .map(|file_system| DoctorLine {
+            check: format!("on access: {}", file_system.mount),
+            ok: file_system.protected,
+            evidence: file_system
+                .reason
+                .unwrap_or_else(|| format!("{} marked, opens are held", file_system.fs_type)),
+            advice: (!file_system.protected).then(|| {
+                "scan it on demand (holdfast scan), or protect what lies below".to_owned()
+            }),
+        })
+        .collect();
+    let counters = agent.on_access.counters();
+    lines.push(DoctorLine {
+        check: "on access: deadline".to_owned(),
+        ok: counters.past_deadline == 0,
+        evidence: format!(
+            "{} opens held, longest {} us, {} past the deadline",
+            counters.held, counters.longest_held_us, counters.past_deadline
+        ),
+        advice: (counters.past_deadline != 0)
+            .then(|| "the host is short of processor time: raise deadline_ms".to_owned()),
+    });
+    let failing = agent.on_access.workers_failing();
+    lines.push(DoctorLine {
+        check: "scan workers".to_owned(),
+        ok: !failing,
+        evidence: format!("{} alive", agent.on_access.workers()),
+        advice: failing.then(|| "see the log for why holdfast-scan does not start".to_owned()),
+    });
+    match &agent.sensor {
+        Some(sensor) => lines.extend(sensor.doctor()),
+        None => lines.push(DoctorLine {
+            check: "sensor".to_owned(),
+            ok: false,
+            evidence: "switched off in the config".to_owned(),
+            advice: Some("set enabled = true under [sensor]".to_owned()),
+        }),
+    }
+    lines
+}
+
+fn events(agent: &Agent, filter: &Filter, follow: bool, answer: &mut dyn Answerer) -> Outcome {
+    let mut sent = Ok(());
+    let mut visit = |event| {
+        sent = send(answer, Reply::Event(Box::new(event)));
+        sent.is_ok()
+    };
+    let follower = if follow {
+        Some(agent.journal.tail(filter, &mut visit).map_err(|error| crate::error_chain(&error))?)
+    } else {
+        agent.journal.each(filter, &mut visit).map_err(|error| crate::error_chain(&error))?;
+        None
+    };
+    sent?;
+    let Some(follower) = follower else { return Ok(()) };
+    while !answer.gone() {
+        match follower.next(PATIENCE) {
+            Next::Event(event) => send(answer, Reply::Event(Box::new(Event::clone(&event))))?,
+            Next::Nothing => {}
+            Next::Closed => break,
+        }
+    }
+    Ok(())
+}
+
+fn list(agent: &Agent, answer: &mut dyn Answerer) -> Outcome {
+    let items = agent.vault.list().map_err(|error| crate::error_chain(&error))?;
+    items.into_iter().try_for_each(|item| send(answer, Reply::QuarantineItem(Box::new(item))))
+}
+
+fn restore(
+    agent: &Agent,
+    id: Uuid,
+    allow: bool,
+    to: Option<&Path>,
+    answer: &mut dyn Answerer,
+) -> Outcome {
+    let item = agent.vault.show(id).map_err(|error| crate::error_chain(&error))?;
+    if allow {
+        // Before the file is back: somebody may open it at once.
+        agent
+            .allowed
+            .add(&item.hashes.sha256, &item.path)
+            .map_err(|error| crate::error_chain(&error))?;
+        agent.exclusions.add_content(item.hashes.sha256.clone());
+    }
+    let path = agent.vault.restore(id, to).map_err(|error| crate::error_chain(&error))?;
+    let path = {
+        use std::os::unix::ffi::OsStrExt;
+        holdfast_common::process::printable(path.as_os_str().as_bytes())
+    };
+    record(agent, &item, if allow { "restored_and_allowed" } else { "restored" }, &path);
+    send(answer, Reply::Restored { path, allowed: allow })
+}
+
+fn export(agent: &Agent, id: Uuid, password: &str, answer: &mut dyn Answerer) -> Outcome {
+    use std::io::{Read, Seek};
+    // Not in memory: an item may be gigabytes. Without a name nobody else can open it.
+    let mut zip = tempfile_in(&agent.config.state_dir).map_err(|error| error.to_string())?;
+    let item =
+        agent.vault.export(id, password, &mut zip).map_err(|error| crate::error_chain(&error))?;
+    let length = zip.stream_position().map_err(|error| error.to_string())?;
+    zip.rewind().map_err(|error| error.to_string())?;
+    send(answer, Reply::Data { length })?;
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        let read = zip.read(&mut chunk).map_err(|error| error.to_string())?;
+        if read == 0 {
+            break;
+        }
+        answer.data(&chunk[..read]).map_err(|error| error.to_string())?;
+    }
+    record(agent, &item, "exported", &item.path);
+    Ok(())
+}
+
+/// A file without a name (`O_TMPFILE`, open(2)).
+fn tempfile_in(folder: &Path) -> std::io::Result<std::fs::File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+fn record(agent: &Agent, item: &Metadata, action: &str, path: &str) {
+    agent.journal.record(EventBody::Quarantine(QuarantineAction {
+        item: item.id,
+        action: action.to_owned(),
+        path: path.to_owned(),
+        sha256: item.hashes.sha256.clone(),
+    }));
+}

@@ -1,0 +1,228 @@
+//! Keeps the marks in step with the mounts, in a thread of its own.
+//!
+//! The kernel tells when the mount table changes (`poll` on mountinfo, proc_pid_mountinfo(5)).
+//! INVARIANT: nothing here runs while an open is decided, and no mount is opened that a remote
+//! server or another process serves.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_common::control::FileSystemState;
+use holdfast_common::event::{CoverageEvent, EventBody};
+use holdfast_common::process::printable;
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+
+use crate::config::Protect;
+use crate::on_access::mounts::{Mount, Plan, parse, plan};
+use crate::sys::fanotify::Group;
+
+/// The table is looked at this often even when the kernel says nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What is protected now.
+pub struct Coverage {
+    group: Arc<Group>,
+    protect: Protect,
+    events_below_overlay: bool,
+    states: Mutex<BTreeMap<u64, FileSystemState>>,
+    report: Box<dyn Fn(EventBody) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Coverage {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Coverage").field("protect", &self.protect).finish_non_exhaustive()
+    }
+}
+
+impl Coverage {
+    /// Nothing is marked yet: see [`Coverage::refresh`].
+    pub fn new(
+        group: Arc<Group>,
+        protect: Protect,
+        report: Box<dyn Fn(EventBody) + Send + Sync>,
+    ) -> Self {
+        Self {
+            group,
+            protect,
+            events_below_overlay: kernel_at_least(6, 5),
+            states: Mutex::default(),
+            report,
+        }
+    }
+
+    /// Every mount that should be protected, and why one is not.
+    #[must_use]
+    pub fn states(&self) -> Vec<FileSystemState> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Follows the mount table until `stop` becomes readable.
+    pub fn follow(&self, stop: &OwnedFd) -> std::io::Result<()> {
+        let mountinfo = File::open("/proc/self/mountinfo")?;
+        let timeout = rustix::event::Timespec::try_from(LOOK_AGAIN).ok();
+        loop {
+            let mut fds = [
+                PollFd::new(&mountinfo, PollFlags::PRI | PollFlags::ERR),
+                PollFd::new(stop, PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if fds[1].revents().contains(PollFlags::IN) {
+                return Ok(());
+            }
+            self.refresh()?;
+        }
+    }
+
+    /// Reads the table once and marks what is new.
+    ///
+    /// # Errors
+    /// When mountinfo cannot be read.
+    pub fn refresh(&self) -> std::io::Result<()> {
+        let mut text = Vec::new();
+        File::open("/proc/self/mountinfo")?.read_to_end(&mut text)?;
+        let plans = plan(&parse(&text), &self.protect, self.events_below_overlay);
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut seen = BTreeMap::new();
+        for plan in plans {
+            let mount = plan.mount();
+            let state = match states.remove(&mount.id) {
+                Some(known) if known.protected || matches!(plan, Plan::Refuse(..)) => known,
+                before => {
+                    let state = self.carry_out(&plan);
+                    if before.as_ref() != Some(&state) {
+                        self.tell(&state);
+                    }
+                    state
+                }
+            };
+            seen.insert(mount.id, state);
+        }
+        // What is left has been unmounted: its mark went with its super block.
+        for mut gone in states.into_values() {
+            if gone.protected {
+                gone.protected = false;
+                gone.reason = Some("unmounted".to_owned());
+                self.tell(&gone);
+            }
+        }
+        *self.states.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        Ok(())
+    }
+
+    fn tell(&self, state: &FileSystemState) {
+        (self.report)(EventBody::Coverage(CoverageEvent {
+            mount: state.mount.clone(),
+            fs_type: state.fs_type.clone(),
+            protected: state.protected,
+            reason: state.reason.clone(),
+        }));
+    }
+
+    fn carry_out(&self, plan: &Plan) -> FileSystemState {
+        let refusal = match plan {
+            Plan::Refuse(_, reason) => Some((*reason).to_owned()),
+            Plan::Protect(mount) => self.protect_mount(mount).err(),
+            Plan::ProtectBelow(_, layers) => {
+                layers.iter().find_map(|layer| self.protect_layer(layer).err())
+            }
+        };
+        let mount = plan.mount();
+        FileSystemState {
+            mount: printable_path(&mount.point),
+            fs_type: mount.fs_type.clone(),
+            protected: refusal.is_none(),
+            reason: refusal,
+        }
+    }
+
+    fn protect_mount(&self, mount: &Mount) -> Result<(), String> {
+        let point = open(&mount.point)?;
+        // Another mount on top hides this one; through a path it cannot be marked.
+        let statx = rustix::fs::statx(&point, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+            .map_err(|error| error.to_string())?;
+        if statx.stx_mask & StatxFlags::MNT_ID.bits() != 0 && statx.stx_mnt_id != mount.id {
+            return Err("hidden below another mount".to_owned());
+        }
+        self.group.protect(point.as_fd()).map_err(|error| error.to_string())
+    }
+
+    fn protect_layer(&self, layer: &Path) -> Result<(), String> {
+        let folder =
+            open(layer).map_err(|error| format!("layer {}: {error}", printable_path(layer)))?;
+        let kind = rustix::fs::fstatfs(&folder).map_err(|error| error.to_string())?.f_type;
+        if UNSAFE_LAYERS.contains(&kind) {
+            return Err(format!(
+                "layer {} lies on a file system that cannot be marked",
+                printable_path(layer)
+            ));
+        }
+        self.group.protect(folder.as_fd()).map_err(|error| error.to_string())
+    }
+}
+
+/// `statfs(2)` types of a layer that must not be marked: overlay itself, FUSE, NFS, CIFS, SMB2.
+const UNSAFE_LAYERS: [i64; 5] = [0x794c_7630, 0x6573_5546, 0x6969, 0xff53_4d42, 0xfe53_4d42];
+
+impl Plan {
+    fn mount(&self) -> &Mount {
+        match self {
+            Self::Protect(mount) | Self::Refuse(mount, _) | Self::ProtectBelow(mount, _) => mount,
+        }
+    }
+}
+
+/// `O_PATH`: raises no event and starts no device.
+fn open(path: &Path) -> Result<OwnedFd, String> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| error.to_string())
+}
+
+fn printable_path(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    printable(path.as_os_str().as_bytes())
+}
+
+fn kernel_at_least(major: u32, minor: u32) -> bool {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(have_major)), Some(Ok(have_minor))) => (have_major, have_minor) >= (major, minor),
+        _ => true,
+    }
+}
+
+/// Each protected path must exist at start: a typo must not protect the wrong file system.
+///
+/// # Errors
+/// Names the first path that is not there.
+pub fn check_paths(protect: &Protect) -> Result<(), String> {
+    let Protect::Paths(paths) = protect else { return Ok(()) };
+    for path in paths {
+        open(path).map_err(|error| format!("protect: {}: {error}", printable_path(path)))?;
+    }
+    Ok(())
+}
+
+/// The same paths without symlinks, as mountinfo knows them.
+#[must_use]
+pub fn resolve(protect: &Protect) -> Protect {
+    match protect {
+        Protect::All => Protect::All,
+        Protect::Paths(paths) => Protect::Paths(
+            paths
+                .iter()
+                .map(|path| path.canonicalize().unwrap_or_else(|_| PathBuf::from(path)))
+                .collect(),
+        ),
+    }
+}

@@ -1,0 +1,312 @@
+//! Scans that nobody waits for: files that a writer has closed, and files that were allowed by
+//! failure. Each kind has a thread, a worker and a bounded queue of its own.
+//!
+//! A closed file rests a moment before it is scanned: a burst of writes to one file is one scan,
+//! and its change time is old enough by then for a clean verdict to be kept. A file that is
+//! closed again and again (a log) is scanned every two seconds and once after the last time;
+//! every open of it is held all the same, which is why dropping an entry here loses no
+//! protection, only a head start.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant, SystemTime};
+
+use holdfast_common::verdict::{FailureReason, ScanType, Verdict};
+
+use crate::on_access::Shared;
+use crate::on_access::cache::{self, Epoch};
+use crate::on_access::counters::count;
+use crate::on_access::decide::{FollowUp, Outcome, decide};
+use crate::respond::{Found, Held};
+use crate::scan::{ScanFailed, Worker, WorkerFactory};
+use crate::sys::fanotify::Closed;
+use crate::sys::identity::Facts;
+
+/// How long a closed file rests.
+const REST: Duration = Duration::from_millis(30);
+
+/// A file that keeps being closed is scanned at most this often.
+const MOST_OFTEN: Duration = Duration::from_secs(2);
+
+/// Entries of the table that knows which files were scanned lately.
+const MOST_RECENT: usize = 4096;
+
+/// Files that wait for their next turn. Each holds a descriptor.
+const MOST_POSTPONED: usize = 256;
+
+/// Files of one queue. Each costs a descriptor.
+const QUEUE: usize = 4096;
+
+/// The two queues.
+pub(super) struct Later {
+    own_pid: u32,
+    closed: mpsc::SyncSender<Resting>,
+    rescans: mpsc::SyncSender<Rescan>,
+    // The threads begin when `Shared`, which they need and which holds this, is complete.
+    ends: std::sync::Mutex<Option<Ends>>,
+    shared: OnceLock<std::sync::Weak<Shared>>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    closed: mpsc::Receiver<Resting>,
+    rescans: mpsc::Receiver<Rescan>,
+}
+
+#[derive(Debug)]
+struct Resting {
+    closed: Closed,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Rescan {
+    file: OwnedFd,
+    pid: u32,
+}
+
+/// A file to scan when nobody waits.
+struct Job {
+    file: OwnedFd,
+    facts: Facts,
+    settled: bool,
+    epoch: Epoch,
+    pid: u32,
+    scan_type: ScanType,
+}
+
+impl Later {
+    pub(super) fn new(own_pid: u32) -> Self {
+        let (closed, closed_end) = mpsc::sync_channel(QUEUE);
+        let (rescans, rescans_end) = mpsc::sync_channel(QUEUE / 4);
+        let ends = Some(Ends { closed: closed_end, rescans: rescans_end });
+        Self {
+            own_pid,
+            closed,
+            rescans,
+            ends: std::sync::Mutex::new(ends),
+            shared: OnceLock::new(),
+        }
+    }
+
+    /// Begins the two threads.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        factory: &Arc<WorkerFactory>,
+        limit: Duration,
+    ) -> std::io::Result<()> {
+        let later = &shared.later;
+        // Set once, by the one caller.
+        let _ = later.shared.set(Arc::downgrade(shared));
+        let ends = later.ends.lock().ok().and_then(|mut ends| ends.take());
+        let Some(Ends { closed, rescans }) = ends else { return Ok(()) };
+        let mut scanner = Scanner::new(shared, factory, limit);
+        std::thread::Builder::new()
+            .name("scan-closed".to_owned())
+            .spawn(move || scanner.run_closed(&closed))?;
+        let mut scanner = Scanner::new(shared, factory, limit);
+        std::thread::Builder::new()
+            .name("rescan".to_owned())
+            .spawn(move || scanner.run_rescans(&rescans))?;
+        Ok(())
+    }
+
+    /// A writer has closed a file. Called from the permission loop: never blocks.
+    pub(super) fn closed(&self, closed: Closed) {
+        if closed.pid == self.own_pid {
+            return;
+        }
+        let resting = Resting { closed, since: Instant::now() };
+        if self.closed.try_send(resting).is_err()
+            && let Some(shared) = self.shared.get().and_then(std::sync::Weak::upgrade)
+        {
+            count(&shared.counters.closed_skipped);
+        }
+    }
+
+    /// A file was answered without a verdict. Never blocks. False when there was no room.
+    pub(super) fn rescan(&self, file: OwnedFd, pid: u32) -> bool {
+        let queued = self.rescans.try_send(Rescan { file, pid }).is_ok();
+        if let Some(shared) = self.shared.get().and_then(std::sync::Weak::upgrade) {
+            count(if queued {
+                &shared.counters.rescans_waiting
+            } else {
+                &shared.counters.rescans_dropped
+            });
+        }
+        queued
+    }
+}
+
+struct Scanner {
+    shared: std::sync::Weak<Shared>,
+    factory: Arc<WorkerFactory>,
+    worker: Option<Worker>,
+    limit: Duration,
+    /// When a file was last scanned after a close.
+    recent: HashMap<InodeKey, Instant>,
+    /// Files that were closed again too soon.
+    postponed: HashMap<InodeKey, Resting>,
+}
+
+type InodeKey = ((u32, u32), u64);
+
+impl Scanner {
+    fn new(shared: &Arc<Shared>, factory: &Arc<WorkerFactory>, limit: Duration) -> Self {
+        Self {
+            shared: Arc::downgrade(shared),
+            factory: Arc::clone(factory),
+            worker: None,
+            limit,
+            recent: HashMap::new(),
+            postponed: HashMap::new(),
+        }
+    }
+
+    fn run_closed(&mut self, closed: &mpsc::Receiver<Resting>) {
+        loop {
+            let next = if self.postponed.is_empty() {
+                closed.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
+            } else {
+                closed.recv_timeout(MOST_OFTEN / 4)
+            };
+            match next {
+                Ok(resting) => self.scan_closed(resting),
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            let due = self.postponed.extract_if(|_, resting| now >= resting.since + MOST_OFTEN);
+            for resting in due.map(|(_, resting)| resting).collect::<Vec<_>>() {
+                self.scan_closed(resting);
+            }
+        }
+    }
+
+    fn scan_closed(&mut self, Resting { closed, since }: Resting) {
+        std::thread::sleep(REST.saturating_sub(since.elapsed()));
+        let Some(shared) = self.shared.upgrade() else { return };
+        let Ok(facts) = Facts::of(closed.file.as_fd()) else { return };
+        if self.was_here_lately(&facts) {
+            let key = (facts.identity.device, facts.identity.inode);
+            if self.postponed.len() < MOST_POSTPONED || self.postponed.contains_key(&key) {
+                self.postponed.insert(key, Resting { closed, since });
+            } else {
+                count(&shared.counters.closed_skipped);
+            }
+        } else if let Some(job) = self.job(&shared, closed.file, closed.pid, ScanType::OnClose) {
+            count(&shared.counters.closed_scanned);
+            self.scan(&shared, job);
+        }
+    }
+
+    fn run_rescans(&mut self, rescans: &mpsc::Receiver<Rescan>) {
+        while let Ok(Rescan { file, pid }) = rescans.recv() {
+            let Some(shared) = self.shared.upgrade() else { return };
+            shared.counters.rescans_waiting.fetch_sub(1, Relaxed);
+            if let Some(job) = self.job(&shared, file, pid, ScanType::Rescan) {
+                self.scan(&shared, job);
+            }
+            count(&shared.counters.rescans_done);
+        }
+    }
+
+    /// Whether and how to scan. `None` for what is known or left out.
+    fn job(&self, shared: &Shared, file: OwnedFd, pid: u32, scan_type: ScanType) -> Option<Job> {
+        let facts = Facts::of(file.as_fd()).ok()?;
+        let identity = &facts.identity;
+        if !facts.regular
+            || identity.size == 0
+            || shared.cache.is_clean(identity)
+            || shared.exclusions.covers(file.as_fd(), pid)
+        {
+            return None;
+        }
+        let settled = cache::settled(identity, SystemTime::now());
+        let epoch = shared.cache.epoch(identity);
+        Some(Job { file, facts, settled, epoch, pid, scan_type })
+    }
+
+    /// True when this inode was scanned a moment ago; notes it otherwise.
+    fn was_here_lately(&mut self, facts: &Facts) -> bool {
+        let now = Instant::now();
+        let key = (facts.identity.device, facts.identity.inode);
+        if let Some(last) = self.recent.get(&key)
+            && now.duration_since(*last) < MOST_OFTEN
+        {
+            return true;
+        }
+        if self.recent.len() >= MOST_RECENT {
+            self.recent.retain(|_, last| now.duration_since(*last) < MOST_OFTEN);
+            if self.recent.len() >= MOST_RECENT {
+                self.recent.clear();
+            }
+        }
+        self.recent.insert(key, now);
+        false
+    }
+
+    fn scan(&mut self, shared: &Shared, job: Job) {
+        let generation = shared.generation.load(Relaxed);
+        if self.worker.as_ref().is_some_and(|worker| worker.generation() != generation) {
+            self.worker = None;
+        }
+        if self.worker.is_none() {
+            self.worker = self.factory.spawn().ok();
+        }
+        let Some(worker) = &self.worker else {
+            shared.counters.count_failure(FailureReason::ScannerUnavailable);
+            return;
+        };
+        match worker.scan(false, job.file.as_fd(), self.limit) {
+            Ok(scanned) => self.conclude(shared, job, scanned, generation),
+            Err(failed) => {
+                let reason = match failed {
+                    ScanFailed::Unreadable(_) => FailureReason::Unreadable,
+                    ScanFailed::TimedOut => FailureReason::Deadline,
+                    ScanFailed::Died(_) => FailureReason::ScannerCrashed,
+                };
+                if reason != FailureReason::Unreadable {
+                    self.worker = None;
+                }
+                shared.report_failure(reason, None, Some(job.file), job.pid);
+            }
+        }
+    }
+
+    fn conclude(&self, shared: &Shared, job: Job, scanned: crate::scan::Scanned, generation: u64) {
+        match scanned.verdict {
+            Verdict::Clean => {
+                if job.settled && generation == shared.generation.load(Relaxed) {
+                    shared.remember(job.file.as_fd(), &job.facts, job.epoch);
+                }
+            }
+            Verdict::Malicious(signature) => {
+                let hashes = scanned.hashes.map(|hashes| hashes.to_hex()).unwrap_or_default();
+                let allowed = shared.exclusions.allow_content(&hashes.sha256);
+                let outcome = Outcome::Verdict(Verdict::Malicious(signature.clone()));
+                let resolution = decide(&outcome, allowed, &shared.config);
+                if resolution.follow_up == FollowUp::Nothing {
+                    return;
+                }
+                let found = Found {
+                    pid: job.pid,
+                    since: None,
+                    held: Held::Answered(job.file),
+                    facts: job.facts,
+                    signature,
+                    hashes,
+                    scan_type: job.scan_type,
+                    decision: None,
+                    quarantine: resolution.follow_up == FollowUp::Quarantine,
+                };
+                // Flooded: the file stays where it is, and every open of it is denied.
+                if shared.responder.found(found).is_err() {
+                    count(&shared.counters.closed_skipped);
+                }
+            }
+        }
+    }
+}

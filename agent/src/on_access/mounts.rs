@@ -1,0 +1,295 @@
+//! Which file systems to protect, read from `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+//!
+//! Pure: text in, a plan out. What is not protected is in the plan too, with the reason, since a
+//! hole must be visible. Mount points are bytes that an attacker may choose.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::config::Protect;
+
+/// One line of mountinfo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Mount id, as `statx` tells it for anything on the mount (5.8).
+    pub id: u64,
+    /// Where.
+    pub point: PathBuf,
+    /// File system type.
+    pub fs_type: String,
+    /// Options of the super block, among them overlayfs' `upperdir` and `lowerdir`.
+    pub super_options: Vec<u8>,
+}
+
+/// What to do with one mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Mark its file system.
+    Protect(Mount),
+    /// Leave it, and say why.
+    Refuse(Mount, &'static str),
+    /// An overlay: the events come from the file systems below it. Mark those of these folders.
+    ProtectBelow(Mount, Vec<PathBuf>),
+}
+
+/// A permission mark on these can hang the agent or cannot see all writers.
+const REMOTE: &[&str] = &[
+    "fuse",
+    "fuseblk",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "9p",
+    "virtiofs",
+    "ceph",
+    "afs",
+    "autofs",
+    "glusterfs",
+    "lustre",
+    "gfs2",
+    "ocfs2",
+];
+
+/// Kernel interfaces: no files that could be malicious.
+const PSEUDO: &[&str] = &[
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "devpts",
+    "devtmpfs",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "configfs",
+    "bpf",
+    "pstore",
+    "efivarfs",
+    "mqueue",
+    "hugetlbfs",
+    "binfmt_misc",
+    "selinuxfs",
+    "rpc_pipefs",
+    "nsfs",
+    "fusectl",
+    "binder",
+];
+
+/// Parses the whole file; lines that are not as documented are left out.
+#[must_use]
+pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    // 36 35 98:0 /root /point rw,noatime master:1 - ext4 /dev/root rw,errors=continue
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let point = fields.nth(3)?;
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = String::from_utf8(fields.next()?.to_vec()).ok()?;
+    let super_options = fields.nth(1).unwrap_or_default().to_vec();
+    Some(Mount { id, point: path(unescape(point)), fs_type, super_options })
+}
+
+/// Undoes the kernel's `\040` for space, tab, newline and backslash.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        match (first, octal) {
+            (b'\\', Some(digits)) => {
+                let value = digits.iter().fold(0_u32, |sum, d| sum * 8 + u32::from(d - b'0'));
+                bytes.push(u8::try_from(value & 0xff).unwrap_or_default());
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+fn path(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// What to do with each mount. `events_below_overlay` is true from kernel 6.5 on: opens on an
+/// overlay raise events on the real files, and marking both deadlocks their one reader (6.18).
+#[must_use]
+pub fn plan(mounts: &[Mount], protect: &Protect, events_below_overlay: bool) -> Vec<Plan> {
+    let wanted: Vec<&Mount> = match protect {
+        Protect::All => mounts.iter().filter(|mount| !is(PSEUDO, &mount.fs_type)).collect(),
+        Protect::Paths(paths) => wanted_by_paths(mounts, paths),
+    };
+    wanted.into_iter().map(|mount| plan_one(mount, events_below_overlay)).collect()
+}
+
+/// For each path the mount that holds it, and all mounts below it. A later line covers an
+/// earlier one with the same point.
+fn wanted_by_paths<'m>(mounts: &'m [Mount], paths: &[PathBuf]) -> Vec<&'m Mount> {
+    let mut wanted: BTreeMap<u64, &Mount> = BTreeMap::new();
+    for path in paths {
+        let mut holder: Option<&Mount> = None;
+        for mount in mounts {
+            let deeper = holder.is_none_or(|held| depth(&mount.point) >= depth(&held.point));
+            if path.starts_with(&mount.point) && deeper {
+                holder = Some(mount);
+            }
+            if mount.point.starts_with(path) {
+                wanted.insert(mount.id, mount);
+            }
+        }
+        if let Some(mount) = holder {
+            wanted.insert(mount.id, mount);
+        }
+    }
+    wanted.into_values().collect()
+}
+
+fn depth(path: &Path) -> usize {
+    path.components().count()
+}
+
+fn plan_one(mount: &Mount, events_below_overlay: bool) -> Plan {
+    let mount = mount.clone();
+    if is(REMOTE, &mount.fs_type) || mount.fs_type.starts_with("fuse.") {
+        return Plan::Refuse(mount, "a server that does not answer could hang every open");
+    }
+    if is(PSEUDO, &mount.fs_type) {
+        return Plan::Refuse(mount, "a kernel interface, not a place for files");
+    }
+    if mount.fs_type == "overlay" && events_below_overlay {
+        let layers = overlay_layers(&mount.super_options);
+        return Plan::ProtectBelow(mount, layers);
+    }
+    Plan::Protect(mount)
+}
+
+fn is(list: &[&str], fs_type: &str) -> bool {
+    list.contains(&fs_type)
+}
+
+/// `upperdir` and every `lowerdir` of an overlay's options.
+#[must_use]
+pub fn overlay_layers(options: &[u8]) -> Vec<PathBuf> {
+    let mut layers = Vec::new();
+    for option in split_unescaped(options, b',') {
+        let unescaped = unescape(&option);
+        if let Some(upper) = unescaped.strip_prefix(b"upperdir=") {
+            layers.push(path(drop_backslashes(upper)));
+        } else if let Some(lower) = unescaped.strip_prefix(b"lowerdir=") {
+            // `a:b::c` and, from 6.5, `lowerdir+=` lines below.
+            for layer in split_unescaped(lower, b':') {
+                if !layer.is_empty() {
+                    layers.push(path(drop_backslashes(&layer)));
+                }
+            }
+        } else if let Some(lower) =
+            unescaped.strip_prefix(b"lowerdir+=").or(unescaped.strip_prefix(b"datadir+="))
+        {
+            layers.push(path(lower.to_vec()));
+        }
+    }
+    layers
+}
+
+fn split_unescaped(bytes: &[u8], at: u8) -> Vec<Vec<u8>> {
+    let mut parts = vec![Vec::new()];
+    let mut escaped = false;
+    for byte in bytes {
+        if *byte == at && !escaped {
+            parts.push(Vec::new());
+        } else if let Some(last) = parts.last_mut() {
+            last.push(*byte);
+        }
+        escaped = *byte == b'\\' && !escaped;
+    }
+    parts
+}
+
+fn drop_backslashes(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut escaped = false;
+    for byte in bytes {
+        if *byte == b'\\' && !escaped {
+            escaped = true;
+        } else {
+            escaped = false;
+            kept.push(*byte);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &[u8] = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+        23 22 0:5 / /proc rw - proc proc rw\n\
+        30 22 0:40 / /srv rw - xfs /dev/vdb rw\n\
+        31 30 0:41 / /srv/with\\040space rw - tmpfs tmpfs rw,size=1k\n\
+        32 30 0:42 / /srv/remote rw - fuse.sshfs host:/ rw\n\
+        33 22 0:43 / /srvother rw - ext4 /dev/vdc rw\n\
+        34 30 0:44 / /srv/ov rw - overlay overlay rw,lowerdir=/l1:/l\\0542,upperdir=/u,workdir=/w\n\
+        garbage\n\n35 x\n";
+
+    fn names(plans: &[Plan]) -> Vec<String> {
+        plans
+            .iter()
+            .map(|plan| match plan {
+                Plan::Protect(mount) => format!("+{}", mount.point.display()),
+                Plan::Refuse(mount, _) => format!("-{}", mount.point.display()),
+                Plan::ProtectBelow(mount, layers) => {
+                    format!("{}>{layers:?}", mount.point.display())
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_path_is_protected_by_the_mount_that_holds_it_and_those_below() {
+        let mounts = parse(INFO);
+        assert_eq!(mounts.len(), 7);
+        let srv = Protect::Paths(vec![PathBuf::from("/srv")]);
+        assert_eq!(
+            names(&plan(&mounts, &srv, false)),
+            ["+/srv", "+/srv/with space", "-/srv/remote", "+/srv/ov"]
+        );
+        let inside = Protect::Paths(vec![PathBuf::from("/srv/folder/deep")]);
+        assert_eq!(names(&plan(&mounts, &inside, false)), ["+/srv"]);
+        let root = Protect::Paths(vec![PathBuf::from("/home")]);
+        assert_eq!(names(&plan(&mounts, &root, false)), ["+/"]);
+    }
+
+    #[test]
+    fn everything_local_leaves_out_kernel_interfaces_and_names_what_is_refused() {
+        let all = plan(&parse(INFO), &Protect::All, true);
+        assert_eq!(
+            names(&all),
+            [
+                "+/",
+                "+/srv",
+                "+/srv/with space",
+                "-/srv/remote",
+                "+/srvother",
+                "/srv/ov>[\"/l1\", \"/l,2\", \"/u\"]"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_later_of_two_mounts_on_one_point_is_the_one_that_holds_a_path() {
+        let info = b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /m rw - ext4 b rw\n3 1 8:3 / /m rw - xfs c rw\n";
+        let mounts = parse(info);
+        let plans = plan(&mounts, &Protect::Paths(vec![PathBuf::from("/m/f")]), false);
+        assert!(matches!(&plans[..], [Plan::Protect(mount)] if mount.id == 3));
+    }
+}

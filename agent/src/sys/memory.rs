@@ -1,0 +1,23 @@
+//! Keeps the agent's pages in memory, and its signals out of the way.
+
+use std::io;
+
+/// Locks pages as they are touched (`MCL_ONFAULT`, Linux 4.4): the held path must not wait for
+/// swap, and untouched stacks cost nothing.
+///
+/// # Errors
+/// `ENOMEM` or `EPERM` under a small RLIMIT_MEMLOCK without CAP_IPC_LOCK.
+pub fn lock_touched_pages() -> io::Result<()> {
+    // SAFETY: takes flags only.
+    let status =
+        unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ignores SIGIO, which a lease that breaks while we look for writers would send, and SIGPIPE.
+pub fn ignore_stray_signals() {
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    // SAFETY: as above.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}

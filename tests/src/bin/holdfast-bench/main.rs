@@ -1,0 +1,69 @@
+//! The benches of `cargo xtask bench`: ratios measured in one run on one scratch file system.
+//!
+//! A figure is never asserted here: it is printed, and written to `--json FILE`. What is compared
+//! runs in turns, round by round, and the median of the rounds' ratios counts, since the machine
+//! is noisy.
+
+mod clam;
+mod figures;
+mod listener;
+mod on_access;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "usage: holdfast-bench on-access [--json FILE] [--rounds N]";
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Vec<String>) -> Result<()> {
+    let mut arguments = arguments.into_iter();
+    match arguments.next().as_deref() {
+        Some("on-access") => {
+            let options = Options::parse(arguments)?;
+            holdfast_tests::require_root();
+            let figures = on_access::run(options.rounds)?;
+            figures.print();
+            figures.write(options.json.as_deref())
+        }
+        // The process that the bench compares with: see `listener`.
+        Some("listener") => match (arguments.next(), arguments.next()) {
+            (Some(path), marks) => listener::run(&PathBuf::from(path), marks.is_some()),
+            (None, _) => bail!(USAGE),
+        },
+        _ => bail!(USAGE),
+    }
+}
+
+struct Options {
+    json: Option<PathBuf>,
+    rounds: usize,
+}
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self { json: None, rounds: 5 };
+        while let Some(argument) = arguments.next() {
+            match (argument.as_str(), arguments.next()) {
+                ("--json", Some(file)) => options.json = Some(file.into()),
+                ("--rounds", Some(rounds)) => options.rounds = rounds.parse()?,
+                _ => bail!(USAGE),
+            }
+        }
+        if options.rounds == 0 {
+            bail!("--rounds: at least one");
+        }
+        Ok(options)
+    }
+}

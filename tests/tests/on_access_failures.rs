@@ -1,0 +1,342 @@
+//! What happens when something breaks while somebody waits.
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use common::{
+    SOON, assert_blocked, assert_quarantined, counter, failures, protect, python, settle,
+    signal_workers, wait_event, workers, write_as_user,
+};
+use holdfast_tests::scratch::Scratch;
+use holdfast_tests::{eicar, require_root, until};
+use nix::sys::signal::Signal;
+
+/// A file whose malicious content nobody has closed yet: only an open finds it.
+fn unclosed_bait(scratch: &Scratch, name: &str) -> (std::path::PathBuf, File) {
+    let path = scratch.join(name);
+    let writer = File::create(&path).expect("create");
+    writer.write_all_at(&eicar(), 0).expect("write");
+    (path, writer)
+}
+
+#[test]
+fn scanner_that_hangs_costs_a_deadline_and_the_rescan_finds_it() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let mut agent = protect(&scratch).on_access("deadline_ms = 1000").start().expect("agent");
+    let (path, writer) = unclosed_bait(&scratch, "bait");
+    assert!(signal_workers(&agent, Signal::SIGSTOP) > 0, "workers to stop");
+    let begin = Instant::now();
+    let opened = File::open(&path);
+    let waited = begin.elapsed();
+    assert!(opened.is_ok(), "availability first: {opened:?}");
+    assert!(waited <= Duration::from_millis(1000), "waited {waited:?}");
+    assert_eq!(failures(&agent, "deadline"), 1);
+    assert_eq!(counter(&agent, "past_deadline"), 0);
+    let event = wait_event(&agent, "failure", |event| event["reason"] == "deadline");
+    assert_eq!((&event["decision"], &event["rescan"]), (&"allow".into(), &true.into()));
+    drop((opened, writer));
+    assert_quarantined(&agent, &path);
+    // New workers have taken the places of those that hung.
+    let (path, _writer) = unclosed_bait(&scratch, "next");
+    assert_blocked(&path);
+    agent.stop().expect("clean stop");
+}
+
+#[test]
+fn strict_denies_what_it_could_not_judge() {
+    require_root();
+    let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
+    let setup = protect(&scratch).on_access("deadline_ms = 500\nstrict = true");
+    let agent = setup.start().expect("agent");
+    let path = scratch.join("clean");
+    fs::write(&path, "clean").expect("write");
+    signal_workers(&agent, Signal::SIGSTOP);
+    let begin = Instant::now();
+    assert_blocked(&path);
+    assert!(begin.elapsed() <= Duration::from_millis(500), "{:?}", begin.elapsed());
+    until(SOON, || fs::read(&path).ok()).expect("later it opens again");
+}
+
+#[test]
+fn scanner_that_is_killed_costs_nobody_anything() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let mut agent = protect(&scratch).start().expect("agent");
+    for round in 0..20 {
+        let clean = scratch.join(format!("clean-{round}"));
+        fs::write(&clean, format!("clean {round}")).expect("write");
+        let (bad, _writer) = unclosed_bait(&scratch, &format!("bad-{round}"));
+        assert!(signal_workers(&agent, Signal::SIGKILL) > 0 || round > 0);
+        assert!(fs::read(&clean).is_ok());
+        assert_blocked(&bad);
+    }
+    assert_eq!(counter(&agent, "past_deadline"), 0);
+    for reason in ["deadline", "scanner_crashed", "scanner_unavailable"] {
+        assert_eq!(failures(&agent, reason), 0, "{reason}");
+    }
+    agent.stop().expect("clean stop");
+}
+
+#[test]
+fn agent_killed_while_fifty_opens_are_held_lets_all_go_within_a_second() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let setup = protect(&scratch).on_access("deadline_ms = 30000");
+    let mut agent = setup.start().expect("agent");
+    let path = scratch.join("clean");
+    fs::write(&path, "clean").expect("write");
+    signal_workers(&agent, Signal::SIGSTOP);
+    let held = counter(&agent, "held");
+    std::thread::scope(|scope| {
+        let openers: Vec<_> = (0..50).map(|_| scope.spawn(|| File::open(&path))).collect();
+        until(SOON, || (counter(&agent, "held") >= held + 50).then_some(())).expect("50 held");
+        assert!(openers.iter().all(|opener| !opener.is_finished()), "all wait");
+        let begin = Instant::now();
+        agent.kill().expect("kill");
+        for opener in openers {
+            assert!(opener.join().expect("opener").is_ok());
+        }
+        assert!(begin.elapsed() < Duration::from_secs(1), "took {:?}", begin.elapsed());
+    });
+    agent.start().expect("again");
+    let gap = wait_event(&agent, "protection_gap", |_| true);
+    assert!(gap["until_ms"].as_i64() >= gap["from_ms"].as_i64());
+    assert_eq!(workers_of_others(), 0, "no worker outlives its agent");
+    let (path, _writer) = unclosed_bait(&scratch, "bait");
+    assert_blocked(&path);
+
+    /// Workers whose parent is init: their agent has died.
+    fn workers_of_others() -> usize {
+        until(SOON, || {
+            let orphans = fs::read_dir("/proc").ok()?.flatten().filter(|entry| {
+                let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+                stat.contains("(holdfast-scan) T 1 ") || stat.contains("(holdfast-scan) S 1 ")
+            });
+            (orphans.count() == 0).then_some(0)
+        })
+        .unwrap_or(1)
+    }
+}
+
+#[test]
+fn agent_that_stops_lets_everybody_go() {
+    require_root();
+    let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
+    let setup = protect(&scratch).on_access("deadline_ms = 30000");
+    let mut agent = setup.start().expect("agent");
+    let path = scratch.join("clean");
+    fs::write(&path, "clean").expect("write");
+    signal_workers(&agent, Signal::SIGSTOP);
+    let held = counter(&agent, "held");
+    std::thread::scope(|scope| {
+        let opener = scope.spawn(|| File::open(&path));
+        until(SOON, || (counter(&agent, "held") > held).then_some(())).expect("held");
+        let begin = Instant::now();
+        let status = agent.stop().expect("stop");
+        assert!(status.success(), "{status}");
+        assert!(opener.join().expect("opener").is_ok());
+        assert!(begin.elapsed() < Duration::from_secs(5), "took {:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn full_quarantine_loses_nothing_and_leaves_nothing_readable() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let small = Scratch::tmpfs(1 << 20).expect("small disk");
+    let mut agent = protect(&scratch).home_in(small.path()).start().expect("agent");
+    // Leaves a few hundred KiB: too little for the file, enough for the agent itself.
+    let filler = File::create(small.join("filler")).expect("filler");
+    let mut at = 0;
+    while filler.write_all_at(&[0; 4096], at).is_ok() {
+        at += 4096;
+    }
+    let path = scratch.join("large");
+    let mut content = vec![b' '; 600 << 10];
+    content[..68].copy_from_slice(&eicar());
+    // Too long for EICAR's standard: a rule is needed. See `large_rule`.
+    fs::write(&path, &content).expect("write");
+    let (bait, writer) = unclosed_bait(&scratch, "bait");
+    assert_blocked(&bait);
+    drop(writer);
+    assert_blocked(&bait);
+    let event = wait_event(&agent, "malware", |event| event["disposition"] == "blocked");
+    assert!(event["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{event}");
+    assert!(bait.exists(), "it stays where it is");
+    assert_blocked(&bait);
+    fs::remove_file(small.join("filler")).expect("room again");
+    until(SOON, || {
+        assert_blocked(&bait);
+        (!bait.exists()).then_some(())
+    })
+    .expect("with room again it is quarantined");
+    agent.stop().expect("clean stop");
+}
+
+#[test]
+fn four_gigabytes_are_allowed_by_the_table_and_scanned_later() {
+    require_root();
+    let scratch = Scratch::ext4_sized(6 << 30).expect("scratch");
+    let agent = protect(&scratch).start().expect("agent");
+    let path = scratch.join("huge");
+    File::create(&path).expect("create").set_len(4 << 30).expect("grow");
+    let begin = Instant::now();
+    File::open(&path).expect("allowed by failure");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    let event = wait_event(&agent, "failure", |event| event["reason"] == "too_large");
+    assert_eq!(event["rescan"], true);
+    until(Duration::from_secs(120), || (counter(&agent, "rescans_done") >= 1).then_some(()))
+        .expect("the rescan ends");
+    assert_eq!(counter(&agent, "past_deadline"), 0);
+}
+
+#[test]
+fn file_swapped_while_it_is_held_is_judged_as_what_is_opened() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let mut agent = protect(&scratch).on_access("deadline_ms = 20000").start().expect("agent");
+    let (path, _writer) = unclosed_bait(&scratch, "swapped");
+    let clean = scratch.join("clean");
+    fs::write(&clean, "clean").expect("write");
+    settle(&clean);
+    assert!(fs::read(&clean).is_ok());
+    signal_workers(&agent, Signal::SIGSTOP);
+    let held = counter(&agent, "held");
+    std::thread::scope(|scope| {
+        let opener = scope.spawn(|| File::open(&path));
+        until(SOON, || (counter(&agent, "held") > held).then_some(())).expect("held");
+        fs::rename(&clean, &path).expect("swap");
+        signal_workers(&agent, Signal::SIGCONT);
+        let opened = opener.join().expect("opener");
+        assert!(opened.is_err(), "the malicious inode was opened");
+    });
+    let event = wait_event(&agent, "malware", |_| true);
+    assert_eq!(event["decision"], "deny");
+    assert_eq!(fs::read(&path).expect("the clean file"), b"clean", "it is not lost");
+    agent.stop().expect("clean stop");
+}
+
+#[test]
+fn program_that_somebody_still_writes_does_not_run() {
+    require_root();
+    let scratch = Scratch::tmpfs(64 << 20).expect("scratch");
+    let agent = protect(&scratch).start().expect("agent");
+    let program = scratch.join("program");
+    fs::copy("/bin/true", &program).expect("copy");
+    assert!(std::process::Command::new(&program).status().expect("runs").success());
+    let output = python(
+        "import os,subprocess,sys\n\
+         fd=os.open(sys.argv[1],os.O_RDWR)\n\
+         try: subprocess.run([sys.argv[1]]); print('RAN')\n\
+         except OSError as e: print(e.errno)\n",
+        &[&program],
+    );
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert_eq!(said, libc::EPERM.to_string(), "denied, by the failure table");
+    assert_eq!(failures(&agent, "changing_exec"), 1);
+    assert!(std::process::Command::new(&program).status().expect("runs again").success());
+}
+
+#[test]
+fn detect_mode_reports_and_leaves_everything_as_it_is() {
+    require_root();
+    let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
+    let agent = protect(&scratch).detect().start().expect("agent");
+    let path = scratch.join("eicar");
+    fs::write(&path, eicar()).expect("write");
+    assert_eq!(fs::read(&path).expect("detect mode allows"), eicar());
+    let event = wait_event(&agent, "malware", |event| event["scan_type"] == "on_open");
+    assert_eq!((&event["decision"], &event["disposition"]), (&"allow".into(), &"allowed".into()));
+    assert!(path.exists());
+    assert!(agent.json(&["quarantine", "list"]).expect("list").is_empty());
+}
+
+#[test]
+fn exclusions_let_through_by_path_process_and_hash() {
+    require_root();
+    let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
+    let root = scratch.path().canonicalize().expect("real path");
+    let sha256 = "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f";
+    for exclude in [
+        format!("paths = [\"{}/**\"]", root.display()),
+        "processes = [\"**/on_access_failures-*\"]".to_owned(),
+        format!("hashes = [\"{sha256}\"]"),
+    ] {
+        let setup = protect(&scratch).tables(&format!("[on_access.exclude]\n{exclude}"));
+        let agent = setup.start().expect("agent");
+        let (path, _writer) = unclosed_bait(&scratch, "bait");
+        assert_eq!(fs::read(&path).expect(&exclude), eicar());
+        assert!(agent.json(&["quarantine", "list"]).expect("list").is_empty());
+    }
+}
+
+#[test]
+fn agent_works_with_its_own_state_on_the_file_system_that_it_protects() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let mut agent = protect(&scratch).home_in(scratch.path()).start().expect("agent");
+    let (path, writer) = unclosed_bait(&scratch, "bait");
+    assert_blocked(&path);
+    drop(writer);
+    let item = assert_quarantined(&agent, &path);
+    let id = item["id"].as_str().expect("id").to_owned();
+    let restored = agent.cli(&["quarantine", "restore", &id]).expect("cli");
+    assert!(restored.status.success(), "{restored:?}");
+    assert!(path.exists());
+    assert_blocked(&path);
+    assert_quarantined(&agent, &path);
+    agent.stop().expect("clean stop");
+}
+
+#[test]
+fn restored_and_allowed_content_opens_from_then_on_also_after_a_restart() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let mut agent = protect(&scratch).start().expect("agent");
+    let path = write_as_user(&scratch.join("false-positive"), &eicar());
+    assert_blocked(&path);
+    let item = assert_quarantined(&agent, &path);
+    let id = item["id"].as_str().expect("id").to_owned();
+    let restored = agent.cli(&["quarantine", "restore", &id, "--allow"]).expect("cli");
+    assert!(restored.status.success(), "{restored:?}");
+    assert_eq!(fs::read(&path).expect("allowed"), eicar());
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&path).expect("metadata"));
+    assert_eq!(owner, 1000);
+    agent.stop().expect("stop");
+    agent.start().expect("again");
+    assert_eq!(fs::read(&path).expect("still allowed"), eicar());
+    assert!(!workers(&agent).is_empty());
+}
+
+#[test]
+fn rules_that_are_loaded_anew_judge_what_was_clean_before() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let rules = tempfile::tempdir().expect("rules");
+    let config = format!("[scan]\nbundle = \"{}\"", rules.path().display());
+    let agent = protect(&scratch).tables(&config).start().expect("agent");
+    let path = scratch.join("sample");
+    fs::write(&path, "an ordinary file with the word purple-elephant in it").expect("write");
+    settle(&path);
+    for _ in 0..3 {
+        assert!(fs::read(&path).is_ok());
+    }
+    let bad = "rule broken { strings: $a = \"x\" condition: $b }";
+    fs::write(rules.path().join("a.yar"), bad).expect("write");
+    let reload = agent.cli(&["bundle", "reload"]).expect("cli");
+    assert!(!reload.status.success(), "a broken rule is refused");
+    assert!(String::from_utf8_lossy(&reload.stderr).contains("a.yar"), "{reload:?}");
+    assert!(fs::read(&path).is_ok(), "the last good rules stay");
+    let good = "rule Purple { strings: $a = \"purple-elephant\" condition: $a }";
+    fs::write(rules.path().join("a.yar"), good).expect("write");
+    let reload = agent.cli(&["bundle", "reload"]).expect("cli");
+    assert!(reload.status.success(), "{reload:?}");
+    assert_blocked(&path);
+    let event = wait_event(&agent, "malware", |_| true);
+    assert_eq!(event["signature"]["engine"], "yara");
+    assert_quarantined(&agent, &path);
+}
