@@ -223,6 +223,9 @@ fn sum(counters: &Counters, kind: u32) -> (u64, u64) {
 
 fn attach(object: &mut Ebpf, program: &'static Program, layout: &Layout) -> Loaded {
     let inactive = |note: String| Loaded { program, active: false, note: Some(note) };
+    if program.kind == Kind::Socket && cfg!(not(target_arch = "x86_64")) {
+        return inactive("the program knows the registers of x86-64 alone".to_owned());
+    }
     let missing = layout.missing_of(program.needs);
     if !missing.is_empty() {
         return inactive(layout.problem.clone().unwrap_or_else(|| missing.join("; ")));
