@@ -1,10 +1,10 @@
 //! Packet and raw sockets: made, bound, made promiscuous, given a receive ring.
 //!
 //! One program on the way out of system calls, attached only while it is wanted where the kernel
-//! tells (second program) that somebody uses `CAP_NET_RAW`. What is reported is the kernel's own state of the
-//! socket behind the descriptor, not the caller's memory, which another thread may change. Both
-//! call tables of x86-64 are known. Not seen here: sockets made through io_uring or received
-//! from another process, which the agent's /proc poll finds.
+//! tells (second program) that somebody uses `CAP_NET_RAW`. What is reported is the kernel's own
+//! state of the socket behind the descriptor, not the caller's memory, which another thread may
+//! change. Both call tables of x86-64 are known. Not seen here: sockets made through io_uring or
+//! received from another process, which the agent's /proc poll finds.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use aya_ebpf::macros::raw_tracepoint;
