@@ -14,21 +14,16 @@ fn main() {
             println!("cargo:rerun-if-changed={}", path.display());
             println!("cargo:rustc-env=HOLDFAST_BPF_OBJECT={}", path.display());
         }
-        Err(why) => {
-            println!("cargo:warning={why}");
-            println!("cargo::error={why}; run: cargo xtask build");
-        }
+        Err(why) => println!("cargo::error={why}; run: cargo xtask build"),
     }
 }
 
 fn object() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("HOLDFAST_BPF_OBJECT") {
         let path = PathBuf::from(path);
-        return if path.is_file() {
-            Ok(path)
-        } else {
-            Err(format!("HOLDFAST_BPF_OBJECT: {} is not a file", path.display()))
-        };
+        return path
+            .canonicalize()
+            .map_err(|error| format!("HOLDFAST_BPF_OBJECT: {}: {error}", path.display()));
     }
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("no CARGO_MANIFEST_DIR")?;
     let root = Path::new(&manifest).parent().ok_or("the agent has no workspace folder")?;

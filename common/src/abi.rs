@@ -31,10 +31,12 @@ pub enum Kind {
     Exit = 2,
     /// [`SocketRecord`]
     Socket = 3,
+    /// [`CapabilityRecord`]
+    Capability = 4,
 }
 
 /// Number of [`Kind`]s.
-pub const KINDS: usize = 4;
+pub const KINDS: usize = 5;
 
 /// Per-CPU counters of one [`Kind`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -105,6 +107,14 @@ pub struct ForkRecord {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ExitRecord {
+    /// Who.
+    pub head: Head,
+}
+
+/// A process was found to have `CAP_NET_RAW`: it is about to make such a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CapabilityRecord {
     /// Who.
     pub head: Head,
 }

@@ -1,14 +1,15 @@
 //! Packet and raw sockets: made, bound, made promiscuous, given a receive ring.
 //!
-//! One program on the way out of system calls. What is reported is the kernel's own state of the
-//! socket behind the descriptor, not the caller's memory, which another thread may change. Both
-//! call tables of x86-64 are known. Not seen here: sockets made through io_uring or received
-//! from another process, which the agent's /proc poll finds.
+//! One program on the way out of system calls, attached only while it is wanted where the kernel
+//! tells (second program) that somebody uses `CAP_NET_RAW`. What is reported is the kernel's own
+//! state of the socket behind the descriptor, not the caller's memory, which another thread may
+//! change. Both call tables of x86-64 are known. Not seen here: sockets made through io_uring or
+//! received from another process, which the agent's /proc poll finds.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use holdfast_common::abi::{Field, Kind, SocketRecord, action};
+use holdfast_common::abi::{CapabilityRecord, Field, Kind, SocketRecord, action};
 
 use crate::kernel::{Address, at, field, has, head};
 use crate::maps::send_network;
@@ -35,12 +36,30 @@ const SOL_PACKET: u32 = 263;
 const PACKET_ADD_MEMBERSHIP: u32 = 1;
 const PACKET_RX_RING: u32 = 5;
 const PACKET_MR_PROMISC: u32 = 1;
+const CAP_NET_RAW: u64 = 13;
 
 #[derive(Clone, Copy)]
 enum Call {
     Socket,
     Bind(u32),
     SetOption { descriptor: u32, level: u32, name: u32, value: u64 },
+}
+
+/// `TP_PROTO(const struct cred *cred, struct user_namespace *target_ns,
+/// const struct user_namespace *capable_ns, int cap, int ret)`, from 6.14 on.
+///
+/// Tells the agent to attach the program below, which costs every system call of the host.
+#[raw_tracepoint(tracepoint = "cap_capable")]
+pub fn network_capability(context: RawTracePointContext) -> i32 {
+    let capability: u64 = context.arg(3);
+    let refused: u64 = context.arg(4);
+    if capability & 0xffff_ffff == CAP_NET_RAW && refused & 0xffff_ffff == 0 {
+        // SAFETY: takes nothing and cannot fail.
+        let task: Address = unsafe { bpf_get_current_task() };
+        let head = head(Kind::Capability, task);
+        send_network(Kind::Capability, &CapabilityRecord { head });
+    }
+    0
 }
 
 /// `TP_PROTO(struct pt_regs *regs, long ret)`

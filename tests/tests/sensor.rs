@@ -232,7 +232,9 @@ fn packet_and_raw_sockets_are_seen_with_their_process() {
         let pid = child.0.id();
         let event = watch.socket(name, |event| event.process.key.pid == pid);
         assert_eq!((event.family.as_str(), event.protocol), (family, protocol));
-        assert_eq!((event.action.as_str(), event.socket_type.as_str()), ("socket", "SOCK_RAW"));
+        // By the program, or by the poll when it was not attached yet.
+        assert!(["socket", "found"].contains(&event.action.as_str()), "{}", event.action);
+        assert_eq!(event.socket_type, "SOCK_RAW");
         assert!(event.process.args.iter().any(|argument| argument == "helper_process"));
         assert_eq!(event.parents[0].key.pid, std::process::id());
     }
@@ -317,8 +319,7 @@ fn tcpdump_and_python_fire_network_sniffing_and_near_misses_do_not() {
     let all = |event: &PacketSocketEvent| event.protocol == 3;
     let have = |program: &str| Command::new(program).arg("--version").output().is_ok();
     if have("tcpdump") {
-        let bound = |event: &PacketSocketEvent| all(event) && event.action == "bind";
-        let count = fired(watch, Command::new("tcpdump").args(["-i", "lo", "-n"]), bound);
+        let count = fired(watch, Command::new("tcpdump").args(["-i", "lo", "-n"]), all);
         assert_eq!(count, 1, "once for all that it does");
     } else {
         println!("left out: tcpdump is not installed");

@@ -35,6 +35,8 @@ pub enum Record {
     Exit(Who),
     /// A socket.
     Socket(Socket),
+    /// A process uses `CAP_NET_RAW`.
+    Capability(Who),
 }
 
 /// A program started.
@@ -89,6 +91,7 @@ impl Record {
             }
             kind if kind == Kind::Exit as u32 => Ok(Self::Exit(who)),
             kind if kind == Kind::Socket as u32 => socket(who, bytes).map(Self::Socket),
+            kind if kind == Kind::Capability as u32 => Ok(Self::Capability(who)),
             _ => Err(Malformed),
         }
     }
@@ -100,6 +103,7 @@ impl Record {
             Self::Fork(..) => Kind::Fork,
             Self::Exit(_) => Kind::Exit,
             Self::Socket(_) => Kind::Socket,
+            Self::Capability(_) => Kind::Capability,
         }
     }
 }

@@ -58,7 +58,13 @@ impl Sensor {
             (programs.process_ring.take(), programs.network_ring.take())
         {
             let lost = programs.loss_counter();
-            let reader = Reader { shared: Arc::clone(&shared), process, network, lost };
+            let reader = Reader {
+                shared: Arc::clone(&shared),
+                process,
+                network,
+                lost,
+                on_demand: programs.on_demand(),
+            };
             spawn(&mut threads, &mut problem, "sensor", move || reader.run());
         }
         let poller = Arc::clone(&shared);
@@ -71,12 +77,15 @@ impl Sensor {
     /// What the sensor sees, and the account of each kind of record: generated = delivered +
     /// aggregated + lost, but for what is still in a ring buffer.
     pub fn states(&self) -> Vec<SensorState> {
-        let mut states: Vec<SensorState> =
-            self.programs.loaded.iter().map(|loaded| self.state(loaded)).collect();
+        // Where the kernel does not tell who uses CAP_NET_RAW nothing is missed: the socket
+        // program is then always there.
+        let shown = |loaded: &&Loaded| loaded.active || loaded.program.kind != Kind::Capability;
+        let loaded = self.programs.loaded.iter().filter(shown);
+        let mut states: Vec<SensorState> = loaded.map(|loaded| self.state(loaded)).collect();
         let found = self.shared.found.load(Ordering::Relaxed);
         states.push(SensorState {
             name: "packet sockets (fallback)".to_owned(),
-            mechanism: "/proc/net/packet poll, 5 s".to_owned(),
+            mechanism: "/proc/net/packet, raw, raw6: 5 s".to_owned(),
             active: true,
             note: None,
             generated: found,
@@ -125,7 +134,12 @@ impl Sensor {
         let (generated, lost) = self.programs.count(loaded.program.kind);
         SensorState {
             name: loaded.program.name.to_owned(),
-            mechanism: format!("raw tracepoint {}", loaded.program.tracepoint),
+            mechanism: match loaded.program.kind {
+                Kind::Socket if self.programs.waits_for_capability => {
+                    "raw tracepoint sys_exit, while CAP_NET_RAW is in use".to_owned()
+                }
+                _ => format!("raw tracepoint {}", loaded.program.tracepoint),
+            },
             active: loaded.active,
             note: loaded.note.clone(),
             generated,

@@ -1,4 +1,5 @@
-//! The fallback for packet sockets: `/proc/net/packet` in every network namespace.
+//! The fallback for packet and raw sockets: `/proc/net/packet`, `raw` and `raw6` in every network
+//! namespace.
 //!
 //! Finds what no program saw: sockets that were open before the agent, that were made through
 //! io_uring, that were passed between processes, or on a kernel that refuses the programs.
@@ -10,16 +11,20 @@ use std::sync::{Mutex, PoisonError};
 
 use super::decode::{family_name, type_name};
 use super::proc::read_file;
-use super::table::pids;
 
 const LISTING_MAX: u64 = 4 << 20;
 /// Inodes remembered from the programs' records between two rounds.
 const SEEN_MAX: usize = 65_536;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 const AF_PACKET: u32 = 17;
+const SOCK_RAW: u32 = 3;
 
 /// One line of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listed {
+    /// `AF_PACKET`, `AF_INET` or `AF_INET6`, as a number.
+    pub family: u32,
     /// Inode number of the socket.
     pub inode: u64,
     /// Socket type.
@@ -71,12 +76,18 @@ impl Seen {
 }
 
 /// One round over all network namespaces. Does not block on any process.
-pub(super) fn round(seen: &Seen) -> Vec<Found> {
-    let pids = pids();
+pub(super) fn round(seen: &Seen, first: &[u32]) -> Vec<Found> {
+    let mut pids = first.to_vec();
+    pids.extend(super::table::pids());
     let mut listed = Vec::new();
     for pid in one_of_each_namespace(&pids) {
-        let path = format!("/proc/{pid}/net/packet");
-        listed.extend(parse(&read_file(Path::new(&path), LISTING_MAX).unwrap_or_default()));
+        let listing = |name: &str| {
+            let path = format!("/proc/{pid}/net/{name}");
+            read_file(Path::new(&path), LISTING_MAX).unwrap_or_default()
+        };
+        listed.extend(parse(&listing("packet")));
+        listed.extend(parse_raw(&listing("raw"), AF_INET));
+        listed.extend(parse_raw(&listing("raw6"), AF_INET6));
     }
     let fresh = seen.update(&listed);
     if fresh.is_empty() {
@@ -108,7 +119,7 @@ fn attribute(fresh: Vec<Listed>, pids: &[u32]) -> Vec<Found> {
             };
             found.push(Found {
                 pid: *pid,
-                family: family_name(AF_PACKET),
+                family: family_name(listed.family),
                 socket_type: type_name(listed.socket_type),
                 listed,
             });
@@ -131,10 +142,29 @@ fn parse(listing: &[u8]) -> Vec<Listed> {
     let line = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         Some(Listed {
+            family: AF_PACKET,
             socket_type: fields.get(2)?.parse().ok()?,
             protocol: u32::from_str_radix(fields.get(3)?, 16).ok()?,
             interface: fields.get(4)?.parse().ok()?,
             inode: fields.get(8)?.parse().ok()?,
+        })
+    };
+    text.lines().skip(1).filter_map(line).collect()
+}
+
+/// Columns: `sl local rem st tx:rx tr:when retrnsmt uid timeout inode …`; the port of the local
+/// address is the protocol.
+fn parse_raw(listing: &[u8], family: u32) -> Vec<Listed> {
+    let text = String::from_utf8_lossy(listing);
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let (_, protocol) = fields.get(1)?.split_once(':')?;
+        Some(Listed {
+            family,
+            socket_type: SOCK_RAW,
+            protocol: u32::from_str_radix(protocol, 16).ok()?,
+            interface: 0,
+            inode: fields.get(9)?.parse().ok()?,
         })
     };
     text.lines().skip(1).filter_map(line).collect()
@@ -153,7 +183,8 @@ mod tests {
     fn a_listing_is_read_line_by_line_and_broken_lines_are_left_out() {
         let lines = parse(LISTING);
         assert_eq!(lines.len(), 2);
-        let first = Listed { inode: 42103, socket_type: 3, protocol: 3, interface: 2 };
+        let first =
+            Listed { family: AF_PACKET, inode: 42103, socket_type: 3, protocol: 3, interface: 2 };
         assert_eq!(lines[0], first);
         assert_eq!(lines[1].protocol, 0x806);
     }
@@ -167,6 +198,19 @@ mod tests {
         assert!(seen.update(&lines).is_empty());
         assert!(seen.update(&[]).is_empty());
         assert_eq!(seen.update(&lines).len(), 2, "the numbers were reused");
+    }
+
+    #[test]
+    fn raw_sockets_are_listed_with_their_protocol() {
+        let listing =
+            b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\
+            \x20  uid  timeout inode ref pointer drops\n\
+            \x20  1: 00000000:0001 00000000:0000 07 00000000:00000000 00:00000000 00000000\
+            \x20    0        0 9171 2 0000000000000000 0\nbroken\n";
+        let lines = parse_raw(listing, AF_INET);
+        let ping =
+            Listed { family: AF_INET, socket_type: 3, protocol: 1, interface: 0, inode: 9171 };
+        assert_eq!(lines, [ping]);
     }
 
     #[test]

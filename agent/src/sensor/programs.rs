@@ -3,9 +3,12 @@
 //!
 //! Dropping [`Programs`] detaches all of them. Reads no records.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::programs::RawTracePoint;
+use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::{Ebpf, EbpfLoader};
 use holdfast_common::abi::{Field, KINDS, Kind};
 
@@ -36,14 +39,17 @@ pub(super) struct Loaded {
     pub active: bool,
     /// Why not, or what it cannot tell.
     pub note: Option<String>,
+    link: Option<RawTracePointLinkId>,
 }
 
 /// What is in the kernel.
 pub(super) struct Programs {
     /// Holds programs and links.
-    _object: Option<Ebpf>,
+    object: Option<Arc<Mutex<Ebpf>>>,
     /// All of them.
     pub loaded: Vec<Loaded>,
+    /// The socket program is attached only while somebody uses `CAP_NET_RAW`.
+    pub(super) waits_for_capability: bool,
     /// Exec, fork, exit records.
     pub process_ring: Option<RingBuf<MapData>>,
     /// Socket records.
@@ -66,7 +72,7 @@ impl LossCounter {
 
 const WHO: [Field; 3] = [Field::TaskTgid, Field::TaskLeader, Field::TaskStart];
 
-static PROGRAMS: [Program; 4] = [
+static PROGRAMS: [Program; 5] = [
     Program {
         name: "exec",
         kind: Kind::Exec,
@@ -115,6 +121,14 @@ static PROGRAMS: [Program; 4] = [
             Field::TaskSignal,
             Field::SignalLive,
         ],
+        wants: &[],
+    },
+    Program {
+        name: "use of CAP_NET_RAW",
+        kind: Kind::Capability,
+        function: "network_capability",
+        tracepoint: "cap_capable",
+        needs: &WHO,
         wants: &[],
     },
     Program {
@@ -169,17 +183,20 @@ impl Programs {
     }
 
     fn attach_all(mut object: Ebpf, layout: &Layout) -> Self {
-        let loaded = PROGRAMS.iter().map(|program| attach(&mut object, program, layout)).collect();
+        let mut loaded: Vec<Loaded> =
+            PROGRAMS.iter().map(|program| attach(&mut object, program, layout)).collect();
+        let sockets = detach_until_wanted(&mut object, &mut loaded);
         let mut ring = |name| object.take_map(name).and_then(|map| RingBuf::try_from(map).ok());
         Self {
             loaded,
+            waits_for_capability: sockets,
             process_ring: ring("PROCESS_EVENTS"),
             network_ring: ring("NETWORK_EVENTS"),
             counters: object
                 .take_map("COUNTERS")
                 .and_then(|map| PerCpuArray::try_from(map).ok())
                 .map(Arc::new),
-            _object: Some(object),
+            object: Some(Arc::new(Mutex::new(object))),
         }
     }
 
@@ -188,19 +205,27 @@ impl Programs {
             program,
             active: false,
             note: Some(why.to_owned()),
+            link: None,
         });
         Self {
             loaded: loaded.collect(),
+            waits_for_capability: false,
             process_ring: None,
             network_ring: None,
             counters: None,
-            _object: None,
+            object: None,
         }
     }
 
     /// Generated and lost records of a kind.
     pub(super) fn count(&self, kind: Kind) -> (u64, u64) {
         sum(&self.counters, kind as u32)
+    }
+
+    /// The socket program's switch; `None` when it is attached for good, or cannot be.
+    pub(super) fn on_demand(&self) -> Option<OnDemand> {
+        let object = Arc::clone(self.object.as_ref().filter(|_| self.waits_for_capability)?);
+        Some(OnDemand { object, attached: None })
     }
 
     /// The losses, for a thread of its own.
@@ -214,6 +239,63 @@ impl Programs {
     }
 }
 
+/// Attaches the socket program while it is wanted: each system call of the whole host costs more
+/// (about 200 ns on the machine where it was measured) as long as it is there.
+pub(super) struct OnDemand {
+    object: Arc<Mutex<Ebpf>>,
+    attached: Option<(RawTracePointLinkId, Instant)>,
+}
+
+impl OnDemand {
+    /// Attached this long after the last wish.
+    const STAY: Duration = Duration::from_secs(30);
+
+    /// Attaches it, or lets it stay.
+    pub(super) fn want(&mut self) {
+        let until = Instant::now() + Self::STAY;
+        if let Some((_, end)) = &mut self.attached {
+            *end = until;
+            return;
+        }
+        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(program) = sockets(&mut object) else { return };
+        match program.attach("sys_exit") {
+            Ok(link) => self.attached = Some((link, until)),
+            Err(error) => tracing::error!(error = chain(&error), "cannot attach to sys_exit"),
+        }
+    }
+
+    /// Detaches it when nobody wants it any more.
+    pub(super) fn tick(&mut self) {
+        let Some((link, end)) = self.attached.take() else { return };
+        if Instant::now() < end {
+            self.attached = Some((link, end));
+            return;
+        }
+        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = sockets(&mut object)
+            && let Err(error) = program.detach(link)
+        {
+            tracing::error!(error = chain(&error), "cannot detach from sys_exit");
+        }
+    }
+}
+
+fn sockets(object: &mut Ebpf) -> Option<&mut RawTracePoint> {
+    object.program_mut("network_sockets")?.try_into().ok()
+}
+
+/// Takes the socket program off again when the kernel tells who uses `CAP_NET_RAW`. Before 6.14
+/// it does not, and the program stays.
+fn detach_until_wanted(object: &mut Ebpf, loaded: &mut [Loaded]) -> bool {
+    let active = |kind: Kind| loaded.iter().position(|one| one.program.kind == kind && one.active);
+    let (Some(_), Some(at)) = (active(Kind::Capability), active(Kind::Socket)) else {
+        return false;
+    };
+    let Some(link) = loaded[at].link.take() else { return false };
+    sockets(object).is_some_and(|program| program.detach(link).is_ok())
+}
+
 fn sum(counters: &Counters, kind: u32) -> (u64, u64) {
     let values = counters.as_ref().and_then(|counters| counters.get(&kind, 0).ok());
     values.map_or((0, 0), |values| {
@@ -222,28 +304,30 @@ fn sum(counters: &Counters, kind: u32) -> (u64, u64) {
 }
 
 fn attach(object: &mut Ebpf, program: &'static Program, layout: &Layout) -> Loaded {
-    let inactive = |note: String| Loaded { program, active: false, note: Some(note) };
+    let inactive = |note: String| Loaded { program, active: false, note: Some(note), link: None };
+    if program.kind == Kind::Socket && cfg!(not(target_arch = "x86_64")) {
+        return inactive("the program knows the registers of x86-64 alone".to_owned());
+    }
     let missing = layout.missing_of(program.needs);
     if !missing.is_empty() {
         return inactive(layout.problem.clone().unwrap_or_else(|| missing.join("; ")));
     }
     match load_and_attach(object, program) {
-        Ok(()) => {
+        Ok(link) => {
             let missing = layout.missing_of(program.wants);
             let note = (!missing.is_empty()).then(|| format!("without {}", missing.join("; ")));
-            Loaded { program, active: true, note }
+            Loaded { program, active: true, note, link: Some(link) }
         }
         Err(note) => inactive(note),
     }
 }
 
-fn load_and_attach(object: &mut Ebpf, program: &Program) -> Result<(), String> {
+fn load_and_attach(object: &mut Ebpf, program: &Program) -> Result<RawTracePointLinkId, String> {
     let found = object.program_mut(program.function).ok_or("not in the object")?;
-    let tracepoint: &mut aya::programs::RawTracePoint =
+    let tracepoint: &mut RawTracePoint =
         found.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))?;
     tracepoint.load().map_err(|error| chain(&error))?;
-    tracepoint.attach(program.tracepoint).map_err(|error| chain(&error))?;
-    Ok(())
+    tracepoint.attach(program.tracepoint).map_err(|error| chain(&error))
 }
 
 /// An error with its causes in one line, cut: a verifier's log may have a megabyte.

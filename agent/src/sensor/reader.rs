@@ -4,9 +4,9 @@
 //! Invariant: a process record is applied to the table before any socket record that came after
 //! it. When records were lost, the table is made from /proc again.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::decode::{Exec, Record, Socket, Who};
 use super::poll::{self, Seen};
 use super::proc::{ProcDir, user_name};
-use super::programs::LossCounter;
+use super::programs::{LossCounter, OnDemand};
 use super::table::{ProcessTable, pids};
 
 /// Ancestors that an event carries.
@@ -29,7 +29,11 @@ const POLL_EVERY: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 /// Process records read before a look at the sockets, so that a storm cannot starve them.
 const BATCH: usize = 4096;
+/// Between two rounds of the poll, however often it is called.
+const PAUSE: Duration = Duration::from_millis(50);
 const FILLERS: usize = 4;
+/// Processes that the poll is called for at once; further ones are found by their turn.
+const NUDGED_MAX: usize = 256;
 
 /// What the threads and the owner share.
 pub(super) struct Shared {
@@ -44,6 +48,10 @@ pub(super) struct Shared {
     stopping: AtomicBool,
     /// Readable when stopping; `None` when the kernel gave none: stopping then takes a tick.
     wake: Option<OwnedFd>,
+    /// Readable when the poll is called before its time.
+    nudge: Option<OwnedFd>,
+    /// For which processes.
+    nudged: Mutex<Vec<u32>>,
 }
 
 /// The reader thread.
@@ -52,6 +60,7 @@ pub(super) struct Reader {
     pub(super) process: RingBuf<MapData>,
     pub(super) network: RingBuf<MapData>,
     pub(super) lost: LossCounter,
+    pub(super) on_demand: Option<OnDemand>,
 }
 
 impl Shared {
@@ -69,6 +78,8 @@ impl Shared {
             seen: Seen::default(),
             stopping: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),
+            nudge: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),
+            nudged: Mutex::default(),
         }
     }
 
@@ -90,7 +101,8 @@ impl Shared {
             if !self.follows {
                 self.table.sync_with_proc();
             }
-            for found in poll::round(&self.seen) {
+            let first = std::mem::take(&mut *self.nudged());
+            for found in poll::round(&self.seen, &first) {
                 self.found.fetch_add(1, Ordering::Relaxed);
                 let Some(process) = self.table.lookup(found.pid).or_else(|| {
                     let folder = ProcDir::open(found.pid)?;
@@ -106,23 +118,43 @@ impl Shared {
                     event.interface = found.listed.interface;
                 });
             }
-            self.wait(&[], POLL_EVERY);
+            self.wait(Vec::new(), PAUSE);
+            self.wait(self.nudge.as_ref().map(AsFd::as_fd).into_iter().collect(), POLL_EVERY);
+            if let Some(nudge) = &self.nudge {
+                // Empty when the time was over.
+                let _ = rustix::io::read(nudge, &mut [0; 8]);
+            }
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
         }
     }
 
+    fn nudge(&self, pid: u32) {
+        let mut nudged = self.nudged();
+        if nudged.len() < NUDGED_MAX {
+            nudged.push(pid);
+        }
+        drop(nudged);
+        if let Some(nudge) = &self.nudge {
+            let _ = rustix::io::write(nudge, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn nudged(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.nudged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until something is readable, the sensor stops or the time is over.
-    fn wait(&self, rings: &[&RingBuf<MapData>], most: Duration) {
-        let mut waiting: Vec<PollFd<'_>> = rings
-            .iter()
-            .map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN))
+    fn wait(&self, sources: Vec<BorrowedFd<'_>>, most: Duration) {
+        let mut waiting: Vec<PollFd<'_>> = sources
+            .into_iter()
+            .map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN))
             .collect();
         if let Some(wake) = &self.wake {
             waiting.push(PollFd::new(wake, PollFlags::IN));
         }
-        let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: 0 };
+        let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: most.subsec_nanos().into() };
         // An interrupted wait is a short one.
         let _ = poll(&mut waiting, Some(&most));
     }
@@ -134,6 +166,8 @@ impl Shared {
             Record::Fork(child, parent) => self.fork(&child, parent),
             Record::Exit(who) => self.table.ended(who.key),
             Record::Socket(socket) => self.socket(socket),
+            // The reader has attached the program and called the poll.
+            Record::Capability(_) => {}
         }
     }
 
@@ -232,12 +266,24 @@ impl Reader {
                 tracing::warn!(lost, "sensor records were lost; reading /proc again");
                 self.shared.table.sync_with_proc();
             }
+            if let Some(on_demand) = &mut self.on_demand {
+                on_demand.tick();
+            }
             if self.shared.stopping.load(Ordering::Acquire) {
                 return;
             }
             if !more {
-                self.shared.wait(&[&self.process, &self.network], TICK);
+                self.shared.wait(vec![self.process.as_fd(), self.network.as_fd()], TICK);
             }
+        }
+    }
+
+    /// First the program, then the poll: what happens to a socket before the program is there,
+    /// the poll sees in its listing.
+    fn prepare(&mut self, record: &Record) {
+        if let (Record::Capability(who), Some(on_demand)) = (record, &mut self.on_demand) {
+            on_demand.want();
+            self.shared.nudge(who.key.pid);
         }
     }
 
@@ -261,7 +307,10 @@ impl Reader {
             drop(item);
             self.drain_processes();
             match record {
-                Ok(record) => self.shared.apply(record),
+                Ok(record) => {
+                    self.prepare(&record);
+                    self.shared.apply(record);
+                }
                 Err(error) => tracing::error!(%error, "socket record"),
             }
         }
