@@ -53,7 +53,16 @@ pub struct Judged {
 pub struct Respond {
     journal: Journal,
     vault: Arc<Vault>,
-    recent: Mutex<HashMap<Identity, (Uuid, Instant)>>,
+    recent: Mutex<HashMap<Identity, Recent>>,
+}
+
+/// A file sealed a moment ago.
+#[derive(Clone)]
+struct Recent {
+    item: Uuid,
+    /// Where it was: its openers' descriptors name the place where it is destroyed.
+    path: PathBuf,
+    at: Instant,
 }
 
 /// What became of the file.
@@ -72,14 +81,20 @@ impl Respond {
 
     pub(super) fn run(&self, judged: &mpsc::Receiver<Judged>) {
         while let Ok(judged) = judged.recv() {
-            self.act(judged);
+            // Two ways led to one file, and nobody waited on this one.
+            let known = judged.decision.is_none()
+                && judged.quarantine
+                && self.sealed_lately(&judged.facts.identity).is_some();
+            if !known {
+                self.act(judged);
+            }
         }
     }
 
     /// Seals the file if it is to be sealed, and writes the event, which is returned.
-    pub fn act(&self, judged: Judged) -> MalwareDetection {
+    pub fn act(&self, mut judged: Judged) -> MalwareDetection {
         let fate = if judged.quarantine {
-            self.seal(&judged)
+            self.seal(&mut judged)
         } else {
             let disposition = match judged.decision {
                 Some(Decision::Deny) => Disposition::Blocked,
@@ -98,8 +113,9 @@ impl Respond {
         detection
     }
 
-    fn seal(&self, judged: &Judged) -> Fate {
-        if let Some(item) = self.sealed_lately(&judged.facts.identity) {
+    fn seal(&self, judged: &mut Judged) -> Fate {
+        if let Some(Recent { item, path, .. }) = self.sealed_lately(&judged.facts.identity) {
+            judged.path = path;
             return Fate { disposition: Disposition::Quarantined, item: Some(item), reason: None };
         }
         let sealing = Sealing {
@@ -116,7 +132,7 @@ impl Respond {
                     Removal::StillThere(why) => (Disposition::Blocked, Some(why)),
                 };
                 if disposition == Disposition::Quarantined {
-                    self.note_sealed(judged.facts.identity, sealed.id);
+                    self.note_sealed(judged.facts.identity, sealed.id, judged.path.clone());
                 }
                 let item = (disposition != Disposition::Blocked).then_some(sealed.id);
                 Fate { disposition, item, reason: reason.or(sealed.note) }
@@ -129,18 +145,18 @@ impl Respond {
         }
     }
 
-    fn sealed_lately(&self, identity: &Identity) -> Option<Uuid> {
+    fn sealed_lately(&self, identity: &Identity) -> Option<Recent> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.get(identity).filter(|(_, at)| at.elapsed() < RECENT).map(|(item, _)| *item)
+        recent.get(identity).filter(|known| known.at.elapsed() < RECENT).cloned()
     }
 
-    fn note_sealed(&self, identity: Identity, item: Uuid) {
+    fn note_sealed(&self, identity: Identity, item: Uuid, path: PathBuf) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() >= MOST_RECENT {
-            recent.retain(|_, (_, at)| at.elapsed() < RECENT);
+            recent.retain(|_, known| known.at.elapsed() < RECENT);
         }
         if recent.len() < MOST_RECENT {
-            recent.insert(identity, (item, Instant::now()));
+            recent.insert(identity, Recent { item, path, at: Instant::now() });
         }
     }
 }
