@@ -75,9 +75,13 @@ fn scanner_that_is_killed_costs_nobody_anything() {
         assert_blocked(&bad);
     }
     assert_eq!(counter(&agent, "past_deadline"), 0);
-    for reason in ["deadline", "scanner_crashed", "scanner_unavailable"] {
-        assert_eq!(failures(&agent, reason), 0, "{reason}");
-    }
+    let answered_without_a_verdict = agent
+        .json(&["events", "--kind", "failure"])
+        .expect("events")
+        .into_iter()
+        .filter(|event| !event["decision"].is_null())
+        .count();
+    assert_eq!(answered_without_a_verdict, 0);
     agent.stop().expect("clean stop");
 }
 
@@ -149,26 +153,22 @@ fn full_quarantine_loses_nothing_and_leaves_nothing_readable() {
     let scratch = Scratch::ext4().expect("scratch");
     let small = Scratch::tmpfs(1 << 20).expect("small disk");
     let mut agent = protect(&scratch).home_in(small.path()).start().expect("agent");
-    // Leaves a few hundred KiB: too little for the file, enough for the agent itself.
     let filler = File::create(small.join("filler")).expect("filler");
     let mut at = 0;
     while filler.write_all_at(&[0; 4096], at).is_ok() {
         at += 4096;
     }
-    let path = scratch.join("large");
-    let mut content = vec![b' '; 600 << 10];
-    content[..68].copy_from_slice(&eicar());
-    // Too long for EICAR's standard: a rule is needed. See `large_rule`.
-    fs::write(&path, &content).expect("write");
     let (bait, writer) = unclosed_bait(&scratch, "bait");
     assert_blocked(&bait);
     drop(writer);
     assert_blocked(&bait);
-    let event = wait_event(&agent, "malware", |event| event["disposition"] == "blocked");
-    assert!(event["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{event}");
     assert!(bait.exists(), "it stays where it is");
     assert_blocked(&bait);
+    drop(filler);
     fs::remove_file(small.join("filler")).expect("room again");
+    // The journal, too, had no room: it kept the event and writes it now.
+    let event = wait_event(&agent, "malware", |event| event["disposition"] == "blocked");
+    assert!(event["reason"].as_str().is_some_and(|reason| reason.contains("space")), "{event}");
     until(SOON, || {
         assert_blocked(&bait);
         (!bait.exists()).then_some(())
@@ -227,6 +227,8 @@ fn program_that_somebody_still_writes_does_not_run() {
     let agent = protect(&scratch).start().expect("agent");
     let program = scratch.join("program");
     fs::copy("/bin/true", &program).expect("copy");
+    // Root's own file has an ignore mark by now, and the kernel itself says ETXTBSY.
+    std::os::unix::fs::chown(&program, Some(1000), None).expect("chown");
     assert!(std::process::Command::new(&program).status().expect("runs").success());
     let output = python(
         "import os,subprocess,sys\n\

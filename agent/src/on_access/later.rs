@@ -36,6 +36,9 @@ const MOST_RECENT: usize = 4096;
 /// Files that wait for their next turn. Each holds a descriptor.
 const MOST_POSTPONED: usize = 256;
 
+/// Workers that one file may cost.
+const MOST_ATTEMPTS: usize = 3;
+
 /// Files of one queue. Each costs a descriptor.
 const QUEUE: usize = 4096;
 
@@ -250,30 +253,37 @@ impl Scanner {
 
     fn scan(&mut self, shared: &Shared, job: Job) {
         let generation = shared.generation.load(Relaxed);
-        if self.worker.as_ref().is_some_and(|worker| worker.generation() != generation) {
-            self.worker = None;
-        }
-        if self.worker.is_none() {
-            self.worker = self.factory.spawn().ok();
-        }
-        let Some(worker) = &self.worker else {
-            shared.counters.count_failure(FailureReason::ScannerUnavailable);
-            return;
-        };
-        match worker.scan(false, job.file.as_fd(), self.limit) {
-            Ok(scanned) => self.conclude(shared, job, scanned, generation),
-            Err(failed) => {
-                let reason = match failed {
-                    ScanFailed::Unreadable(_) => FailureReason::Unreadable,
-                    ScanFailed::TimedOut => FailureReason::Deadline,
-                    ScanFailed::Died(_) => FailureReason::ScannerCrashed,
-                };
-                if reason != FailureReason::Unreadable {
-                    self.worker = None;
+        let mut reason = FailureReason::ScannerUnavailable;
+        let limit = self.limit;
+        // A worker may have been killed for reasons of its own: its file is tried again.
+        for _ in 0..MOST_ATTEMPTS {
+            let Some(worker) = self.worker(generation) else { break };
+            match worker.scan(false, job.file.as_fd(), limit) {
+                Ok(scanned) => return self.conclude(shared, job, scanned, generation),
+                Err(ScanFailed::Unreadable(_)) => {
+                    reason = FailureReason::Unreadable;
+                    break;
                 }
-                shared.report_failure(reason, None, Some(job.file), job.pid);
+                Err(ScanFailed::TimedOut) => {
+                    self.worker = None;
+                    reason = FailureReason::Deadline;
+                    break;
+                }
+                Err(ScanFailed::Died(_)) => {
+                    self.worker = None;
+                    reason = FailureReason::ScannerCrashed;
+                }
             }
         }
+        shared.report_failure(reason, None, Some(job.file), job.pid);
+    }
+
+    /// A worker with the current rules.
+    fn worker(&mut self, generation: u64) -> Option<&Worker> {
+        if self.worker.as_ref().is_none_or(|worker| worker.generation() != generation) {
+            self.worker = self.factory.spawn().ok();
+        }
+        self.worker.as_ref()
     }
 
     fn conclude(&self, shared: &Shared, job: Job, scanned: crate::scan::Scanned, generation: u64) {

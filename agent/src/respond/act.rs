@@ -53,7 +53,15 @@ pub struct Judged {
 pub struct Respond {
     journal: Journal,
     vault: Arc<Vault>,
-    recent: Mutex<HashMap<Identity, Recent>>,
+    recent: Mutex<HashMap<Inode, Recent>>,
+}
+
+/// Device, inode, birth: what stays the same while a file is moved and unlinked. It cannot be
+/// another file's as long as a descriptor holds this one.
+type Inode = ((u32, u32), u64, (i64, u32));
+
+fn inode_of(identity: &Identity) -> Inode {
+    (identity.device, identity.inode, identity.born)
 }
 
 /// A file sealed a moment ago.
@@ -84,7 +92,7 @@ impl Respond {
             // Two ways led to one file, and nobody waited on this one.
             let known = judged.decision.is_none()
                 && judged.quarantine
-                && self.sealed_lately(&judged.facts.identity).is_some();
+                && self.sealed_lately(&judged).is_some();
             if !known {
                 self.act(judged);
             }
@@ -114,7 +122,7 @@ impl Respond {
     }
 
     fn seal(&self, judged: &mut Judged) -> Fate {
-        if let Some(Recent { item, path, .. }) = self.sealed_lately(&judged.facts.identity) {
+        if let Some(Recent { item, path, .. }) = self.sealed_lately(judged) {
             judged.path = path;
             return Fate { disposition: Disposition::Quarantined, item: Some(item), reason: None };
         }
@@ -132,7 +140,11 @@ impl Respond {
                     Removal::StillThere(why) => (Disposition::Blocked, Some(why)),
                 };
                 if disposition == Disposition::Quarantined {
-                    self.note_sealed(judged.facts.identity, sealed.id, judged.path.clone());
+                    self.note_sealed(
+                        inode_of(&judged.facts.identity),
+                        sealed.id,
+                        judged.path.clone(),
+                    );
                 }
                 let item = (disposition != Disposition::Blocked).then_some(sealed.id);
                 Fate { disposition, item, reason: reason.or(sealed.note) }
@@ -145,18 +157,24 @@ impl Respond {
         }
     }
 
-    fn sealed_lately(&self, identity: &Identity) -> Option<Recent> {
+    /// The item of a file that has no name left and was sealed a moment ago.
+    fn sealed_lately(&self, judged: &Judged) -> Option<Recent> {
+        let now = Facts::of(judged.file.as_fd()).ok()?;
+        if now.links != 0 {
+            return None;
+        }
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.get(identity).filter(|known| known.at.elapsed() < RECENT).cloned()
+        let known = recent.get(&inode_of(&now.identity))?;
+        (known.at.elapsed() < RECENT).then(|| known.clone())
     }
 
-    fn note_sealed(&self, identity: Identity, item: Uuid, path: PathBuf) {
+    fn note_sealed(&self, inode: Inode, item: Uuid, path: PathBuf) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() >= MOST_RECENT {
             recent.retain(|_, known| known.at.elapsed() < RECENT);
         }
         if recent.len() < MOST_RECENT {
-            recent.insert(identity, Recent { item, path, at: Instant::now() });
+            recent.insert(inode, Recent { item, path, at: Instant::now() });
         }
     }
 }
