@@ -12,20 +12,21 @@
 //!
 //! INVARIANT: nothing here opens a file, resolves a name, logs, or waits for anybody but the
 //! kernel's queue, the workers' sockets and its own inbox. The agent's own opens pass first.
-//! Several loops may read one group: they share the process's descriptor table.
+//! Several loops may read one group: they share the process's descriptor table. One of them
+//! stands by, and leads when the watchdog finds the others stuck.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_common::verdict::{Decision, FailureReason, ScanType, Verdict};
 use holdfast_common::wire::{Answer, Finding, RawHashes};
 use rustix::event::epoll;
 
 use crate::on_access::Shared;
-use crate::on_access::cache;
+use crate::on_access::cache::{self, Epoch};
 use crate::on_access::counters::count;
 use crate::on_access::decide::{FollowUp, Outcome, Resolution, decide};
 use crate::on_access::inbox::{Inbox, Message};
@@ -43,6 +44,15 @@ const QUICK_SIZE: u64 = 1 << 20;
 /// run, twice.
 const MOST_ATTEMPTS: u8 = 3;
 
+/// How long a loop looks for the next event or answer before it sleeps: see the same figure in
+/// [`crate::worker`]. Whoever else wants the processor gets it at each look (`sched_yield`).
+const AWAKE: Duration = Duration::from_micros(60);
+
+const NOT_AT_ALL: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Clean files that may wait to be remembered; each holds a descriptor.
+const MOST_ANSWERED: usize = 64;
+
 const GROUP: u64 = 0;
 const INBOX: u64 = 1;
 const FIRST_SEAT: u64 = 2;
@@ -52,6 +62,7 @@ pub(super) struct Loop {
     shared: Arc<Shared>,
     waiting: Arc<Mutex<Waiting>>,
     inbox: Arc<Inbox>,
+    pulse: Arc<AtomicU64>,
     nursery: Nursery,
     index: usize,
     epoll: OwnedFd,
@@ -60,7 +71,17 @@ pub(super) struct Loop {
     slow: VecDeque<Ticket>,
     buffer: Box<ReadBuffer>,
     events: Vec<Event>,
+    /// Clean files that were answered, but not yet remembered.
+    answered: Vec<Clean>,
     stopping: bool,
+}
+
+/// A file that was found clean.
+struct Clean {
+    file: OwnedFd,
+    facts: Facts,
+    epoch: Epoch,
+    generation: u64,
 }
 
 /// A place for one worker.
@@ -77,22 +98,19 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) waiting: Arc<Mutex<Waiting>>,
     pub(super) inbox: Arc<Inbox>,
+    /// Beats with every turn of the loop.
+    pub(super) pulse: Arc<AtomicU64>,
     pub(super) nursery: Nursery,
     pub(super) index: usize,
+    /// Places for workers.
+    pub(super) seats: usize,
+    /// The first workers; none for a loop that stands by, which gets them when it has to lead.
     pub(super) workers: Vec<Worker>,
 }
 
 impl Loop {
     pub(super) fn new(parts: Parts) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        // One loop wakes for an event, not all of them.
-        let group_flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
-        epoll::add(
-            &epoll,
-            parts.shared.group.as_fd(),
-            epoll::EventData::new_u64(GROUP),
-            group_flags,
-        )?;
         epoll::add(
             &epoll,
             parts.inbox.as_fd(),
@@ -103,36 +121,63 @@ impl Loop {
             shared: parts.shared,
             waiting: parts.waiting,
             inbox: parts.inbox,
+            pulse: parts.pulse,
             nursery: parts.nursery,
             index: parts.index,
             epoll,
-            seats: parts.workers.iter().map(|_| Seat::default()).collect(),
+            seats: (0..parts.seats).map(|_| Seat::default()).collect(),
             quick: VecDeque::with_capacity(1024),
             slow: VecDeque::with_capacity(1024),
             buffer: Box::default(),
             events: Vec::with_capacity(128),
+            answered: Vec::with_capacity(MOST_ANSWERED),
             stopping: false,
         };
+        if !parts.workers.is_empty() {
+            new.lead();
+        }
         for (seat, worker) in parts.workers.into_iter().enumerate() {
             new.seat_worker(seat, worker);
         }
         Ok(new)
     }
 
+    /// Begins to read events. Where several loops lead, an event wakes one of them.
+    fn lead(&mut self) {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
+        let data = epoll::EventData::new_u64(GROUP);
+        // EEXIST: it leads already.
+        let _ = epoll::add(&self.epoll, self.shared.group.as_fd(), data, flags);
+    }
+
     pub(super) fn run(mut self) {
         let mut ready = Vec::with_capacity(16);
+        let mut awake_until = Instant::now();
         while !self.stopping {
-            let timeout = self.next_deadline();
+            let now = Instant::now();
+            let awake = now < awake_until || !self.answered.is_empty();
+            let timeout = if awake { Some(NOT_AT_ALL) } else { self.next_deadline() };
             ready.clear();
             match epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut ready),
                 timeout.as_ref(),
             ) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(0) if awake => {
+                    // Nobody waits just now: the moment for what nobody waits for.
+                    match self.answered.pop() {
+                        Some(clean) => remember(&self.shared, &clean),
+                        None => rustix::thread::sched_yield(),
+                    }
+                    continue;
+                }
+                Ok(0) => {}
+                Ok(_) => awake_until = now + AWAKE,
+                Err(rustix::io::Errno::INTR) => {}
                 // The epoll descriptor is ours and valid: nothing else can come.
                 Err(_) => break,
             }
+            self.pulse.fetch_add(1, Relaxed);
             for event in &ready {
                 match event.data.u64() {
                     GROUP => self.read_events(),
@@ -354,12 +399,22 @@ impl Loop {
                 }
                 Message::NewBundle(done) => {
                     for index in 0..self.seats.len() {
-                        if self.seats[index].busy.is_none() {
+                        let seat = &self.seats[index];
+                        if seat.busy.is_none() && seat.worker.is_some() {
                             self.retire(index);
                         }
                     }
+                    self.answered.clear();
                     // Nobody may listen any more.
                     let _ = done.send(());
+                }
+                Message::Lead => {
+                    self.lead();
+                    for seat in 0..self.seats.len() {
+                        if self.seats[seat].worker.is_none() {
+                            self.retire(seat);
+                        }
+                    }
                 }
                 Message::Stop => self.stopping = true,
             }
@@ -412,11 +467,12 @@ impl Loop {
             (Outcome::Failure(reason), _) => self.fail(waiter, reason),
             (Outcome::Verdict(_), _) => {
                 let file = self.answer(waiter.pending, waiter.since, resolution.decision);
-                if resolution.follow_up == FollowUp::Remember
-                    && waiter.settled
-                    && generation == self.shared.generation.load(Relaxed)
-                {
-                    self.shared.remember(file.as_fd(), &waiter.facts, waiter.epoch);
+                if resolution.follow_up == FollowUp::Remember && waiter.settled {
+                    let Waiter { facts, epoch, .. } = waiter;
+                    self.answered.push(Clean { file, facts, epoch, generation });
+                    if self.answered.len() == MOST_ANSWERED {
+                        self.answered.drain(..).for_each(|clean| remember(&self.shared, &clean));
+                    }
                 }
             }
         }
@@ -482,7 +538,7 @@ impl Loop {
         let oldest = lock(&self.waiting).oldest()?;
         let left = self.shared.soft_deadline.saturating_sub(oldest.elapsed());
         // One millisecond more than left, so that it has passed on waking.
-        let left = left + std::time::Duration::from_millis(1);
+        let left = left + Duration::from_millis(1);
         rustix::event::Timespec::try_from(left).ok()
     }
 
@@ -506,6 +562,13 @@ impl Loop {
         while let Some(waiter) = { lock(&self.waiting).remove_any() } {
             self.allow(waiter.pending, waiter.since);
         }
+    }
+}
+
+/// Keeps a clean verdict, unless the rules have changed since.
+fn remember(shared: &Shared, clean: &Clean) {
+    if clean.generation == shared.generation.load(Relaxed) {
+        shared.remember(clean.file.as_fd(), &clean.facts, clean.epoch);
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) enum Message {
     },
     /// The rules changed: use no older worker again. Answered when that holds.
     NewBundle(mpsc::Sender<()>),
+    /// Read events from now on: the loops that did are stuck.
+    Lead,
     /// Let everybody go and return.
     Stop,
 }
@@ -35,6 +37,7 @@ impl std::fmt::Debug for Message {
         to.write_str(match self {
             Self::Worker { .. } => "Worker",
             Self::NewBundle(_) => "NewBundle",
+            Self::Lead => "Lead",
             Self::Stop => "Stop",
         })
     }

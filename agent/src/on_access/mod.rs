@@ -3,7 +3,8 @@
 //!
 //! [`hold`] is the loop that everything else serves: [`waiting`] (who waits), [`cache`] (what is
 //! known), [`decide`] (the table), [`exclude`], [`later`] (scans that nobody waits for),
-//! [`nursery`] (new workers), [`coverage`] and [`mounts`] (what is marked), [`counters`].
+//! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`] and [`mounts`]
+//! (what is marked), [`counters`].
 
 mod cache;
 mod counters;
@@ -16,6 +17,7 @@ mod later;
 mod mounts;
 mod nursery;
 mod waiting;
+mod watchdog;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,7 +38,7 @@ use self::hold::{Loop, Parts};
 use self::inbox::{Inbox, Message};
 use self::later::Later;
 use self::nursery::Nursery;
-use self::waiting::Waiting;
+use self::watchdog::{Watchdog, Watched};
 use crate::config::{Config, OnAccess as OnAccessConfig};
 use crate::respond::{Failed, Responder};
 use crate::scan::WorkerFactory;
@@ -162,44 +164,47 @@ impl OnAccess {
         Ok(new)
     }
 
+    /// `leading` loops read events; one more stands by.
     fn start_loops(
         &mut self,
-        loops: usize,
+        leading: usize,
         seats: usize,
         tick: Duration,
     ) -> Result<(), OnAccessError> {
-        for _ in 0..loops {
+        for _ in 0..=leading {
             self.inboxes.push(Arc::new(Inbox::new().map_err(OnAccessError::Start)?));
         }
-        let nursery = Nursery::start(
-            Arc::clone(&self.factory),
-            self.inboxes.clone(),
-            Arc::clone(&self.workers_failing),
-        )
-        .map_err(OnAccessError::Start)?;
-        let mut tables = Vec::new();
+        let failing = Arc::clone(&self.workers_failing);
+        let nursery = Nursery::start(Arc::clone(&self.factory), self.inboxes.clone(), failing)
+            .map_err(OnAccessError::Start)?;
+        let mut watched = Vec::new();
         for (index, inbox) in self.inboxes.iter().enumerate() {
-            let workers = (0..seats)
+            let first = if index < leading { seats } else { 0 };
+            let workers = (0..first)
                 .map(|_| self.factory.spawn())
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(OnAccessError::Workers)?;
-            let waiting = Arc::new(Mutex::new(Waiting::default()));
-            tables.push(Arc::clone(&waiting));
             let parts = Parts {
                 shared: Arc::clone(&self.shared),
-                waiting,
+                waiting: Arc::default(),
                 inbox: Arc::clone(inbox),
+                pulse: Arc::default(),
                 nursery: nursery.clone(),
                 index,
+                seats,
                 workers,
             };
+            watched.push(Watched {
+                waiting: Arc::clone(&parts.waiting),
+                pulse: Arc::clone(&parts.pulse),
+                inbox: Arc::clone(inbox),
+            });
             let new = Loop::new(parts).map_err(OnAccessError::Start)?;
             self.spawn("hold", move || new.run()).map_err(OnAccessError::Start)?;
         }
-        let shared = Arc::clone(&self.shared);
         let stop = self.stop.try_clone().map_err(OnAccessError::Start)?;
-        self.spawn("watchdog", move || watch(&shared, &tables, &stop, tick))
-            .map_err(OnAccessError::Start)
+        let watchdog = Watchdog::new(Arc::clone(&self.shared), watched, stop);
+        self.spawn("watchdog", move || watchdog.run(tick)).map_err(OnAccessError::Start)
     }
 
     fn follow_mounts(&self) -> std::io::Result<()> {
@@ -358,38 +363,18 @@ fn parent_of(pid: u32) -> Option<u32> {
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// How many loops, and workers for each. Two loops at least: one that is stuck in a file system
-/// must not stop the other.
+/// How many loops lead, and workers for each: a loop a few cores, two workers at least, since one
+/// takes small files alone.
 fn layout(workers: usize) -> (usize, usize) {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let loops = (cores / 4).clamp(2, 4);
+    let leading = (cores / 4).clamp(1, 4);
     let workers = if workers == 0 { cores } else { workers };
-    (loops, workers.div_ceil(loops).max(2))
+    (leading, workers.div_ceil(leading).max(2))
 }
 
 /// Each held open costs two descriptors here; half of them stay for everything else.
 fn most_held(loops: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = usize::try_from(limit.unwrap_or(1 << 16)).unwrap_or(1 << 16);
-    (limit / 4 / loops).clamp(64, 16_384)
-}
-
-/// Answers what a stuck loop leaves overdue.
-fn watch(shared: &Shared, tables: &[Arc<Mutex<Waiting>>], stop: &OwnedFd, tick: Duration) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let tick = Timespec::try_from(tick).ok();
-    loop {
-        let mut fds = [PollFd::new(stop, PollFlags::IN)];
-        if poll(&mut fds, tick.as_ref()).is_ok_and(|ready| ready > 0) {
-            return;
-        }
-        for table in tables {
-            let now = Instant::now();
-            while let Some((_, waiter)) =
-                { hold::lock(table).remove_overdue(now, shared.hard_deadline) }
-            {
-                shared.fail(waiter.pending, waiter.since, FailureReason::Deadline);
-            }
-        }
-    }
+    (limit / 4 / (loops + 1)).clamp(64, 16_384)
 }
