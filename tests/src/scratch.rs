@@ -30,6 +30,8 @@ pub struct Scratch {
     /// In the order of mounting.
     mounts: Vec<PathBuf>,
     root: PathBuf,
+    /// Of an overlay; else empty.
+    layers: PathBuf,
     /// Unmounting comes first: it is dropped after the mounts are gone.
     folder: TempDir,
 }
@@ -84,14 +86,19 @@ impl Scratch {
         scratch.root = scratch.base().join("layers");
         fs::create_dir(&scratch.root)?;
         scratch.mount_image("mkfs.ext4", &["-q", "-F"], EXT4_SIZE)?;
-        let layers = std::mem::replace(&mut scratch.root, merged.clone());
-        for layer in ["lower", "upper", "work"] {
-            fs::create_dir(layers.join(layer))?;
-        }
-        let at = |layer: &str| layers.join(layer).display().to_string();
-        let options =
-            format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
-        scratch.mount_on(merged, "overlay", &options)?;
+        scratch.layers = std::mem::replace(&mut scratch.root, merged);
+        scratch.mount_layers()?;
+        Ok(scratch)
+    }
+
+    /// overlayfs whose layers are made in this folder, which the caller removes.
+    ///
+    /// # Errors
+    /// When the kernel has no overlayfs, or the folder holds layers already.
+    pub fn overlay_on(layers: &Path) -> Result<Self> {
+        let mut scratch = Self::empty()?;
+        layers.clone_into(&mut scratch.layers);
+        scratch.mount_layers()?;
         Ok(scratch)
     }
 
@@ -107,10 +114,10 @@ impl Scratch {
         self.root.join(name)
     }
 
-    /// The lower layer of an overlay, on its ext4; write to it before reading through the overlay.
+    /// The lower layer of an overlay; write to it before reading through the overlay.
     #[must_use]
     pub fn lower(&self) -> PathBuf {
-        self.base().join("layers/lower")
+        self.layers.join("lower")
     }
 
     fn empty() -> Result<Self> {
@@ -119,7 +126,7 @@ impl Scratch {
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         let root = folder.path().join("root");
         fs::create_dir(&root)?;
-        Ok(Self { mounts: Vec::new(), root, folder })
+        Ok(Self { mounts: Vec::new(), root, layers: PathBuf::new(), folder })
     }
 
     fn base(&self) -> &Path {
@@ -134,6 +141,16 @@ impl Scratch {
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&self.root))?;
         self.mounts.push(self.root.clone());
         Ok(())
+    }
+
+    fn mount_layers(&mut self) -> Result<()> {
+        for layer in ["lower", "upper", "work"] {
+            fs::create_dir(self.layers.join(layer))?;
+        }
+        let at = |layer: &str| self.layers.join(layer).display().to_string();
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", at("lower"), at("upper"), at("work"));
+        self.mount_on(self.root.clone(), "overlay", &options)
     }
 
     fn mount_on(&mut self, target: PathBuf, kind: &str, options: &str) -> Result<()> {

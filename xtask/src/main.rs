@@ -1,8 +1,9 @@
-//! Everything that is done with this repository: set up, build, check, test, run.
+//! Everything that is done with this repository: set up, build, check, test, run, measure.
 //!
 //! `main` parses the command and ends in one `match`; each command is a module. Exits 0, 1, 64 for
 //! a usage error and 78 when this machine is unfit and xtask will not change that by itself.
 
+mod bench;
 mod build;
 mod check;
 mod ebpf;
@@ -47,6 +48,8 @@ enum Command {
     Run(run::Options),
     /// The virtual machines alone.
     Vm(vm::Options),
+    /// Measure; see `cargo xtask bench --help`.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -104,6 +107,11 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
             setup::ensure(&root, &[Need::Build, Need::Test, Need::Run], consent)?;
             build::all(&root)?;
             vm::alone(&root, &options)
+        }
+        Command::Bench(options) => {
+            setup::ensure(&root, &[Need::Build, Need::Test], consent)?;
+            build::all(&root)?;
+            bench::run(&root, &options)
         }
     }
 }

@@ -5,11 +5,12 @@
 //! Outside a machine it only lists its scenarios (`--list`).
 
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use holdfast_tests::scenarios::{EXT4, SCENARIOS, SKIP};
+use holdfast_tests::scenarios::{EXT4, SCENARIOS, SKIP, act};
 use holdfast_tests::until;
 use nix::mount::{MsFlags, mount};
 use rustix::system::{RebootCommand, reboot};
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         ["--scenario", name] => scenario(name),
+        ["--act", name] => act(name),
         // The kernel hands unknown words of its command line to init.
         _ if std::process::id() == 1 => {
             init();
@@ -149,7 +151,11 @@ fn scenario(name: &str) -> ExitCode {
         eprintln!("no scenario {name}");
         return ExitCode::from(64);
     };
-    match function() {
+    let outcome = catch_unwind(function).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        Err(message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("panicked").to_owned())
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             if let Err(error) = fs::write(REASON, &reason) {

@@ -210,7 +210,7 @@ fn introduce(place: &Place, protected: &Protected, web: std::net::SocketAddr) {
         "\nHoldfast protects {what}. Try, in another terminal:\n\n  \
          {sudo}wget -P {folder} http://{web}/eicar.com\n  \
          {sudo}target/release/holdfast --socket {socket} quarantine list\n  \
-         sudo timeout 5 tcpdump -c 5 -nni lo; \
+         {sudo}timeout 5 tcpdump -c 5 -nni lo; \
          {sudo}target/release/holdfast --socket {socket} events\n\n\
          Ctrl-C stops it and leaves nothing behind but {state}.\n",
         what = match protected {

@@ -1,8 +1,4 @@
-//! What a guest proves on its kernel, one function each.
-//!
-//! Add a scenario by adding a row. `Err` is the reason of a failure; an `Err` that starts with
-//! [`SKIP`] is a skip, which the scenario returns only after asserting that the reason holds.
-//! Every scenario runs in a process of its own, with a deadline, after `/mnt/ext4` is mounted.
+//! What the guest's kernel has that everything else builds on: no agent runs here.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -17,33 +13,15 @@ use nix::sys::fanotify::{
 };
 use rustix::fs::statfs;
 
+use super::{EXT4, text};
 use crate::agent::{PATIENCE, binary, finish};
 use crate::scratch::Scratch;
 use crate::until;
 
-/// What a reason starts with when it is one to skip.
-pub const SKIP: &str = "skip: ";
-
-/// The ext4 that init mounts from the disk.
-pub const EXT4: &str = "/mnt/ext4";
-
 /// `BPF_FS_MAGIC`, linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
-/// A name for the outcome line, and what it does.
-pub type Scenario = (&'static str, fn() -> Result<(), String>);
-
-/// In the order in which they run.
-pub const SCENARIOS: &[Scenario] = &[
-    ("shipped_binaries_start", shipped_binaries_start),
-    ("kernel_describes_its_types", kernel_describes_its_types),
-    ("bpffs_can_be_written", bpffs_can_be_written),
-    ("open_on_ext4_is_held_and_answered", open_on_ext4_is_held_and_answered),
-    ("open_on_tmpfs_is_held_and_answered", open_on_tmpfs_is_held_and_answered),
-    ("tcpdump_sees_the_loopback", tcpdump_sees_the_loopback),
-];
-
-fn shipped_binaries_start() -> Result<(), String> {
+pub(super) fn shipped_binaries_start() -> Result<(), String> {
     for name in ["holdfastd", "holdfast"] {
         let output = finish(Command::new(binary(name)).arg("--help"), PATIENCE).map_err(text)?;
         if !output.status.success() {
@@ -53,7 +31,7 @@ fn shipped_binaries_start() -> Result<(), String> {
     Ok(())
 }
 
-fn kernel_describes_its_types() -> Result<(), String> {
+pub(super) fn kernel_describes_its_types() -> Result<(), String> {
     let mut magic = [0; 2];
     File::open("/sys/kernel/btf/vmlinux")
         .and_then(|mut f| f.read_exact(&mut magic))
@@ -62,7 +40,7 @@ fn kernel_describes_its_types() -> Result<(), String> {
     if u16::from_ne_bytes(magic) == 0xeb9f { Ok(()) } else { Err(format!("magic {magic:x?}")) }
 }
 
-fn bpffs_can_be_written() -> Result<(), String> {
+pub(super) fn bpffs_can_be_written() -> Result<(), String> {
     let kind = statfs("/sys/fs/bpf").map_err(text)?.f_type;
     if kind.cast_unsigned() != BPF_FS_MAGIC {
         return Err(format!("/sys/fs/bpf is of type {kind:#x}"));
@@ -71,17 +49,17 @@ fn bpffs_can_be_written() -> Result<(), String> {
     fs::remove_dir("/sys/fs/bpf/holdfast-test").map_err(text)
 }
 
-fn open_on_ext4_is_held_and_answered() -> Result<(), String> {
+pub(super) fn open_on_ext4_is_held_and_answered() -> Result<(), String> {
     held_and_answered(Path::new(EXT4))
 }
 
-fn open_on_tmpfs_is_held_and_answered() -> Result<(), String> {
+pub(super) fn open_on_tmpfs_is_held_and_answered() -> Result<(), String> {
     let scratch = Scratch::tmpfs(16 << 20).map_err(text)?;
     held_and_answered(scratch.path())
 }
 
 /// A real sniffer runs here: what the sensor is to see.
-fn tcpdump_sees_the_loopback() -> Result<(), String> {
+pub(super) fn tcpdump_sees_the_loopback() -> Result<(), String> {
     let mut tcpdump = Command::new("tcpdump")
         .args(["-c", "1", "-nni", "lo"])
         .stdout(Stdio::null())
@@ -137,8 +115,4 @@ fn held_and_answered(folder: &Path) -> Result<(), String> {
         }
     }
     fs::remove_file(&file).map_err(text)
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    format!("{error:#}")
 }

@@ -1,0 +1,55 @@
+//! What a guest proves on its kernel, one function each.
+//!
+//! Add a scenario by adding a row. `Err` is the reason of a failure; an `Err` that starts with
+//! [`SKIP`] is a skip, which the scenario returns only after asserting that the reason holds. A
+//! panic is a failure, with its message. Every scenario runs in a process of its own, with a
+//! deadline, after `/mnt/ext4` is mounted.
+
+mod kernel;
+mod protection;
+mod sensing;
+
+use std::process::ExitCode;
+
+/// What a reason starts with when it is one to skip.
+pub const SKIP: &str = "skip: ";
+
+/// The ext4 that init mounts from the disk.
+pub const EXT4: &str = "/mnt/ext4";
+
+/// A name for the outcome line, and what it does.
+pub type Scenario = (&'static str, fn() -> Result<(), String>);
+
+/// In the order in which they run.
+pub const SCENARIOS: &[Scenario] = &[
+    ("shipped_binaries_start", kernel::shipped_binaries_start),
+    ("kernel_describes_its_types", kernel::kernel_describes_its_types),
+    ("bpffs_can_be_written", kernel::bpffs_can_be_written),
+    ("open_on_ext4_is_held_and_answered", kernel::open_on_ext4_is_held_and_answered),
+    ("open_on_tmpfs_is_held_and_answered", kernel::open_on_tmpfs_is_held_and_answered),
+    ("tcpdump_sees_the_loopback", kernel::tcpdump_sees_the_loopback),
+    ("agent_starts_and_every_sensor_is_active", sensing::agent_starts_and_every_sensor_is_active),
+    ("exec_is_seen_with_its_whole_command_line", sensing::exec_is_seen_with_its_whole_command_line),
+    ("tcpdump_fires_network_sniffing", sensing::tcpdump_fires_network_sniffing),
+    ("packet_socket_fires_network_sniffing", sensing::packet_socket_fires_network_sniffing),
+    ("worker_is_caged_on_an_initial_ramfs", protection::worker_is_caged_on_an_initial_ramfs),
+    ("eicar_on_ext4_is_denied_and_quarantined", protection::eicar_on_ext4),
+    ("eicar_on_tmpfs_is_denied_and_quarantined", protection::eicar_on_tmpfs),
+    ("eicar_on_overlay_is_denied_and_quarantined", protection::eicar_on_overlay),
+    ("later_open_of_a_clean_file_stays_in_the_kernel", protection::later_open_stays_in_the_kernel),
+    ("killed_agent_lets_held_opens_go", protection::killed_agent_lets_held_opens_go),
+];
+
+/// What a scenario's helper processes do, since guests have no interpreter: `guest --act NAME`.
+/// 64 when there is no such act.
+#[must_use]
+pub fn act(name: &str) -> ExitCode {
+    match name {
+        "packet-socket" => sensing::open_packet_socket(),
+        _ => ExitCode::from(64),
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    format!("{error:#}")
+}
