@@ -108,6 +108,17 @@ impl Scratch {
         &self.root
     }
 
+    /// Whether it is of this kind, as the kernel names it.
+    #[must_use]
+    pub fn is(&self, kind: &str) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let root = self.root.display().to_string();
+        mounts.lines().any(|line| {
+            let mut fields = line.split(' ').skip(1);
+            fields.next() == Some(root.as_str()) && fields.next() == Some(kind)
+        })
+    }
+
     /// A path in it.
     #[must_use]
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {

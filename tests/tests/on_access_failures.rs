@@ -342,3 +342,94 @@ fn rules_that_are_loaded_anew_judge_what_was_clean_before() {
     assert_eq!(event["signature"]["engine"], "yara");
     assert_quarantined(&agent, &path);
 }
+
+#[test]
+fn verdict_over_a_file_with_a_writer_is_used_once() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let setup = protect(&scratch).on_access("deadline_ms = 30000");
+    let agent = setup.start().expect("agent");
+    let path = write_as_user(&scratch.join("written"), b"clean so far");
+    settle(&path);
+    let writer = fs::OpenOptions::new().write(true).open(&path).expect("writer");
+    signal_workers(&agent, Signal::SIGSTOP);
+    let held = counter(&agent, "held");
+    std::thread::scope(|scope| {
+        let opener = scope.spawn(|| fs::read(&path));
+        until(SOON, || (counter(&agent, "held") > held).then_some(())).expect("held");
+        // Gone before the scan ends: what it stored meanwhile would leave no trace.
+        drop(writer);
+        signal_workers(&agent, Signal::SIGCONT);
+        assert!(opener.join().expect("opener").is_ok());
+    });
+    let cached = counter(&agent, "cached");
+    assert!(fs::read(&path).is_ok());
+    assert_eq!(counter(&agent, "cached"), cached, "the next open is scanned again");
+}
+
+#[test]
+fn flood_of_denied_openers_is_answered_within_the_deadline() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let mut agent = protect(&scratch).on_access("deadline_ms = 1000").start().expect("agent");
+    let (path, _writer) = unclosed_bait(&scratch, "bait");
+    let names: Vec<_> = (0..50).map(|index| scratch.join(format!("link-{index}"))).collect();
+    for name in &names {
+        fs::hard_link(&path, name).expect("link");
+    }
+    std::thread::scope(|scope| {
+        for index in 0..400 {
+            let name = &names[index % names.len()];
+            scope.spawn(move || {
+                let begin = Instant::now();
+                assert_blocked(name);
+                assert!(begin.elapsed() <= Duration::from_millis(1500), "{:?}", begin.elapsed());
+            });
+        }
+    });
+    assert_eq!(counter(&agent, "past_deadline"), 0);
+    agent.stop().expect("clean stop");
+}
+
+#[test]
+fn program_whose_builder_is_not_quite_done_runs_all_the_same() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let agent = protect(&scratch).start().expect("agent");
+    let program = scratch.join("just-built");
+    // A child that was forked meanwhile keeps the descriptor for some milliseconds.
+    let output = python(
+        "import os,subprocess,sys,time\n\
+         fd=os.open(sys.argv[1],os.O_WRONLY|os.O_CREAT,0o755)\n\
+         os.write(fd,open('/bin/true','rb').read()); os.fchown(fd,1000,1000)\n\
+         if os.fork()==0: time.sleep(0.01); os._exit(0)\n\
+         os.close(fd)\n\
+         for _ in range(200):\n\
+         \x20 try: subprocess.run([sys.argv[1]],check=True); print('RAN'); break\n\
+         \x20 except OSError as e:\n\
+         \x20  if e.errno!=26: print(e.errno); break\n\
+         \x20  time.sleep(0.001)\n",
+        &[&program],
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "RAN");
+    assert_eq!(failures(&agent, "changing_exec"), 0);
+}
+
+#[test]
+fn content_that_is_not_what_was_judged_is_not_taken() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let agent = protect(&scratch).start().expect("agent");
+    for round in 0..20 {
+        let (path, writer) = unclosed_bait(&scratch, &format!("bait-{round}"));
+        assert_blocked(&path);
+        writer.write_all_at(&[b'c'; 68], 0).expect("overwrite");
+    }
+    let items = agent.json(&["quarantine", "list"]).expect("list");
+    for item in items {
+        assert_eq!(
+            item["sha256"], "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f",
+            "{item}"
+        );
+    }
+}

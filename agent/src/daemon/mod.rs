@@ -125,8 +125,6 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         journal: journal.clone(),
         vault: Arc::clone(&vault),
         table: Arc::clone(&table),
-        counters: Arc::clone(&counters),
-        deadline: config.on_access.deadline,
     })?;
     let coverage_journal = journal.clone();
     let on_access = OnAccess::start(on_access::Needs {

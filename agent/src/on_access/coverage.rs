@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +18,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use crate::config::Protect;
+use crate::on_access::marks::{Marks, Root, read_mountinfo};
 use crate::on_access::mounts::{Mount, Plan, parse, plan};
 use crate::sys::fanotify::Group;
 
@@ -29,6 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 pub struct Coverage {
     group: Arc<Group>,
     protect: Protect,
+    marks: Arc<Marks>,
     events_below_overlay: bool,
     states: Mutex<BTreeMap<u64, FileSystemState>>,
     report: Box<dyn Fn(EventBody) + Send + Sync>,
@@ -44,11 +45,13 @@ impl Coverage {
     /// Nothing is marked yet: see [`Coverage::refresh`].
     pub fn new(
         group: Arc<Group>,
+        marks: Arc<Marks>,
         protect: Protect,
         report: Box<dyn Fn(EventBody) + Send + Sync>,
     ) -> Self {
         Self {
             group,
+            marks,
             protect,
             events_below_overlay: kernel_at_least(6, 5),
             states: Mutex::default(),
@@ -87,25 +90,22 @@ impl Coverage {
     /// # Errors
     /// When mountinfo cannot be read.
     pub fn refresh(&self) -> std::io::Result<()> {
-        let mut text = Vec::new();
-        File::open("/proc/self/mountinfo")?.read_to_end(&mut text)?;
-        let plans = plan(&parse(&text), &self.protect, self.events_below_overlay);
+        let mounts = parse(&read_mountinfo()?);
+        let plans = plan(&mounts, &self.protect, self.events_below_overlay);
+        let mut roots = Vec::new();
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = BTreeMap::new();
         for plan in plans {
             let mount = plan.mount();
-            let state = match states.remove(&mount.id) {
-                Some(known) if known.protected || matches!(plan, Plan::Refuse(..)) => known,
-                before => {
-                    let state = self.carry_out(&plan);
-                    if before.as_ref() != Some(&state) {
-                        self.tell(&state);
-                    }
-                    state
-                }
-            };
+            // Each time anew: an id may by now be that of another mount, and marking what is
+            // marked changes nothing.
+            let state = self.carry_out(&plan, &mut roots);
+            if states.remove(&mount.id).as_ref() != Some(&state) {
+                self.tell(&state);
+            }
             seen.insert(mount.id, state);
         }
+        self.marks.update(&mounts, roots);
         // What is left has been unmounted: its mark went with its super block.
         for mut gone in states.into_values() {
             if gone.protected {
@@ -127,12 +127,17 @@ impl Coverage {
         }));
     }
 
-    fn carry_out(&self, plan: &Plan) -> FileSystemState {
+    fn carry_out(&self, plan: &Plan, roots: &mut Vec<Root>) -> FileSystemState {
         let refusal = match plan {
             Plan::Refuse(_, reason) => Some((*reason).to_owned()),
-            Plan::Protect(mount) => self.protect_mount(mount).err(),
+            Plan::Protect(mount) => self.protect_mount(mount, roots).err(),
             Plan::ProtectBelow(_, layers) => {
-                layers.iter().find_map(|layer| self.protect_layer(layer).err())
+                // Every layer, also behind one that cannot be reached.
+                let failed: Vec<String> = layers
+                    .iter()
+                    .filter_map(|layer| self.protect_layer(layer, roots).err())
+                    .collect();
+                (!failed.is_empty()).then(|| failed.join("; "))
             }
         };
         let mount = plan.mount();
@@ -144,7 +149,7 @@ impl Coverage {
         }
     }
 
-    fn protect_mount(&self, mount: &Mount) -> Result<(), String> {
+    fn protect_mount(&self, mount: &Mount, roots: &mut Vec<Root>) -> Result<(), String> {
         let point = open(&mount.point)?;
         // Another mount on top hides this one; through a path it cannot be marked.
         let statx = rustix::fs::statx(&point, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
@@ -152,10 +157,13 @@ impl Coverage {
         if statx.stx_mask & StatxFlags::MNT_ID.bits() != 0 && statx.stx_mnt_id != mount.id {
             return Err("hidden below another mount".to_owned());
         }
+        if !mount.idmapped {
+            roots.extend(Root::of(point.as_fd(), &mount.point).ok());
+        }
         self.group.protect(point.as_fd()).map_err(|error| error.to_string())
     }
 
-    fn protect_layer(&self, layer: &Path) -> Result<(), String> {
+    fn protect_layer(&self, layer: &Path, roots: &mut Vec<Root>) -> Result<(), String> {
         let folder =
             open(layer).map_err(|error| format!("layer {}: {error}", printable_path(layer)))?;
         let kind = rustix::fs::fstatfs(&folder).map_err(|error| error.to_string())?.f_type;
@@ -165,6 +173,7 @@ impl Coverage {
                 printable_path(layer)
             ));
         }
+        roots.extend(Root::of(folder.as_fd(), layer).ok());
         self.group.protect(folder.as_fd()).map_err(|error| error.to_string())
     }
 }
@@ -191,7 +200,7 @@ fn printable_path(path: &Path) -> String {
     printable(path.as_os_str().as_bytes())
 }
 
-fn kernel_at_least(major: u32, minor: u32) -> bool {
+pub(super) fn kernel_at_least(major: u32, minor: u32) -> bool {
     let release = rustix::system::uname();
     let release = release.release().to_string_lossy();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use holdfast_common::verdict::{Decision, FailureReason, ScanType, Verdict};
+use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signature, Verdict};
 use holdfast_common::wire::{Answer, Finding, RawHashes};
 use rustix::event::epoll;
 
@@ -32,7 +32,7 @@ use crate::on_access::decide::{FollowUp, Outcome, Resolution, decide};
 use crate::on_access::inbox::{Inbox, Message};
 use crate::on_access::nursery::Nursery;
 use crate::on_access::waiting::{Ticket, Waiter, Waiting};
-use crate::respond::{Failed, Found, Held};
+use crate::respond::{BootTime, Failed, Found, LookedUp};
 use crate::scan::Worker;
 use crate::sys::fanotify::{Event, Pending, ReadBuffer};
 use crate::sys::identity::{Facts, has_writer};
@@ -53,6 +53,14 @@ const NOT_AT_ALL: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0,
 /// Clean files that may wait to be remembered; each holds a descriptor.
 const MOST_ANSWERED: usize = 64;
 
+/// Execs whose second event is awaited.
+const MOST_EXECS: usize = 64;
+
+/// A program that is being written is looked at again after this pause, so many times: a child of
+/// its builder may hold it open for some milliseconds more.
+const PAUSE: Duration = Duration::from_millis(3);
+const MOST_CHANGES: u8 = 40;
+
 const GROUP: u64 = 0;
 const INBOX: u64 = 1;
 const FIRST_SEAT: u64 = 2;
@@ -70,6 +78,9 @@ pub(super) struct Loop {
     quick: VecDeque<Ticket>,
     slow: VecDeque<Ticket>,
     buffer: Box<ReadBuffer>,
+    /// Programs that changed, and when to look again.
+    changing: VecDeque<(Instant, Ticket)>,
+    execs: VecDeque<(u32, (u32, u32), u64)>,
     events: Vec<Event>,
     /// Clean files that were answered, but not yet remembered.
     answered: Vec<Clean>,
@@ -129,6 +140,8 @@ impl Loop {
             quick: VecDeque::with_capacity(1024),
             slow: VecDeque::with_capacity(1024),
             buffer: Box::default(),
+            changing: VecDeque::new(),
+            execs: VecDeque::with_capacity(MOST_EXECS),
             events: Vec::with_capacity(128),
             answered: Vec::with_capacity(MOST_ANSWERED),
             stopping: false,
@@ -231,13 +244,17 @@ impl Loop {
         if !facts.regular || facts.identity.size == 0 {
             return self.allow(pending, since);
         }
+        let program = self.is_program(&pending, &facts);
+        let writer = has_writer(pending.file());
+        if writer {
+            // First of all, so that an excluded opener, too, is known to write.
+            shared.cache.forget(&facts.identity);
+        }
         if shared.exclusions.covers(pending.file(), pending.pid()) {
             count(&counters.excluded);
             return self.allow(pending, since);
         }
-        if has_writer(pending.file()) {
-            shared.cache.forget(&facts.identity);
-        } else if shared.cache.is_clean(&facts.identity) {
+        if !writer && shared.cache.is_clean(&facts.identity) {
             count(&counters.cached);
             let file = self.answer(pending, since, Decision::Allow);
             shared.ignore_if_safe(file.as_fd(), &facts);
@@ -246,9 +263,13 @@ impl Loop {
         if facts.identity.size > shared.config.max_file_size.0 {
             return self.fail_unheld(pending, since, FailureReason::TooLarge);
         }
-        let settled = cache::settled(&facts.identity, SystemTime::now());
         let epoch = shared.cache.epoch(&facts.identity);
-        let waiter = Waiter { pending, facts, settled, epoch, since, attempts: 0 };
+        // A writer that is there before the scan can store through a mapping, unseen, and be gone
+        // after it: such a verdict is used once.
+        let settled = !writer && cache::settled(&facts.identity, SystemTime::now());
+        let (changes, attempts, decided) = (0, 0, None);
+        let waiter =
+            Waiter { pending, facts, settled, epoch, since, program, changes, attempts, decided };
         let mut waiting = lock(&self.waiting);
         if waiting.len() >= shared.most_held {
             drop(waiting);
@@ -257,6 +278,20 @@ impl Loop {
         let ticket = waiting.insert(waiter);
         drop(waiting);
         self.queue(ticket, facts.identity.size);
+    }
+
+    /// An exec is asked about twice: as exec, then as open. Both must see what will run.
+    fn is_program(&mut self, pending: &Pending, facts: &Facts) -> bool {
+        let key = (pending.pid(), facts.identity.device, facts.identity.inode);
+        if pending.is_exec() {
+            if self.execs.len() == MOST_EXECS {
+                self.execs.pop_front();
+            }
+            self.execs.push_back(key);
+            return true;
+        }
+        let known = self.execs.iter().position(|exec| *exec == key);
+        known.is_some_and(|at| self.execs.remove(at).is_some())
     }
 
     fn queue(&mut self, ticket: Ticket, size: u64) {
@@ -271,6 +306,9 @@ impl Loop {
 
     /// Gives queued tickets to free workers. The first seat takes quick ones alone.
     fn dispatch(&mut self) {
+        while self.changing.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+            self.quick.extend(self.changing.pop_front().map(|(_, ticket)| ticket));
+        }
         for index in 0..self.seats.len() {
             if self.seats[index].busy.is_some() || self.seats[index].worker.is_none() {
                 continue;
@@ -397,6 +435,7 @@ impl Loop {
                         self.retire(seat);
                     }
                 }
+                Message::LookedUp(ticket) => self.release(ticket),
                 Message::NewBundle(done) => {
                     for index in 0..self.seats.len() {
                         let seat = &self.seats[index];
@@ -433,7 +472,7 @@ impl Loop {
     ) {
         let Some(waiter) = lock(&self.waiting).remove(ticket) else { return };
         let outcome = match finding {
-            Finding::Clean if waiter.pending.is_exec() && changed(&waiter) => {
+            Finding::Clean if waiter.program && changed(&waiter) => {
                 return self.try_again(waiter);
             }
             Finding::Clean => Outcome::Verdict(Verdict::Clean),
@@ -450,19 +489,8 @@ impl Loop {
                 Outcome::Verdict(Verdict::Malicious(signature)),
                 FollowUp::Report | FollowUp::Quarantine,
             ) => {
-                let scan_type =
-                    if waiter.pending.is_exec() { ScanType::OnExec } else { ScanType::OnOpen };
-                self.found(waiter, resolution, |waiter| Found {
-                    pid: waiter.pending.pid(),
-                    since: Some(waiter.since),
-                    held: Held::Waiting(waiter.pending),
-                    facts: waiter.facts,
-                    signature,
-                    hashes: hashes.map(|hashes| hashes.to_hex()).unwrap_or_default(),
-                    scan_type,
-                    decision: Some(resolution.decision),
-                    quarantine: resolution.follow_up == FollowUp::Quarantine,
-                });
+                let hashes = hashes.map(|hashes| hashes.to_hex()).unwrap_or_default();
+                self.found(waiter, signature, hashes, resolution);
             }
             (Outcome::Failure(reason), _) => self.fail(waiter, reason),
             (Outcome::Verdict(_), _) => {
@@ -480,7 +508,7 @@ impl Loop {
 
     /// The file changed while its exec was held: what was scanned is not what would run.
     fn try_again(&mut self, mut waiter: Waiter) {
-        if waiter.attempts >= MOST_ATTEMPTS {
+        if waiter.changes >= MOST_CHANGES {
             return self.fail(waiter, FailureReason::ChangingExec);
         }
         let Ok(facts) = Facts::of(waiter.pending.file()) else {
@@ -488,19 +516,54 @@ impl Loop {
         };
         waiter.facts = facts;
         waiter.settled = false;
+        waiter.changes += 1;
+        waiter.attempts = 0;
         let ticket = lock(&self.waiting).insert(waiter);
-        self.queue(ticket, facts.identity.size);
+        self.changing.push_back((Instant::now() + PAUSE, ticket));
     }
 
-    /// Hands a held detection to the responder, which looks the opener up while it is held and
-    /// then answers. When the responder is flooded, the answer goes out without that.
-    fn found(&self, waiter: Waiter, resolution: Resolution, found: impl FnOnce(Waiter) -> Found) {
-        if let Err(found) = self.shared.responder.found(found(waiter)) {
-            if let Held::Waiting(pending) = found.held {
-                let since = found.since.unwrap_or_else(Instant::now);
-                let file = self.answer(pending, since, resolution.decision);
-                self.shared.later.rescan(file, found.pid);
-            }
+    /// A held detection: its opener stays held until the responder has looked it up, at most to
+    /// the deadline. When the responder is flooded, it is answered at once, and the file found
+    /// again by a rescan.
+    fn found(
+        &self,
+        mut waiter: Waiter,
+        signature: Signature,
+        hashes: Hashes,
+        resolution: Resolution,
+    ) {
+        let Ok(file) = waiter.pending.file().try_clone_to_owned() else {
+            drop(self.answer(waiter.pending, waiter.since, resolution.decision));
+            return;
+        };
+        waiter.decided = Some(resolution.decision);
+        let (pid, facts) = (waiter.pending.pid(), waiter.facts);
+        let scan_type = if waiter.pending.is_exec() { ScanType::OnExec } else { ScanType::OnOpen };
+        let ticket = lock(&self.waiting).insert(waiter);
+        let inbox = Arc::clone(&self.inbox);
+        let found = Found {
+            pid,
+            seen: BootTime::now(),
+            answer_to: Some(LookedUp(Box::new(move || inbox.send(Message::LookedUp(ticket))))),
+            file,
+            facts,
+            signature,
+            hashes,
+            scan_type,
+            decision: Some(resolution.decision),
+            quarantine: resolution.follow_up == FollowUp::Quarantine,
+        };
+        if let Err(found) = self.shared.responder.found(found) {
+            self.release(ticket);
+            self.shared.later.rescan(found.file, pid);
+        }
+    }
+
+    /// Answers a waiter for whom everything is settled.
+    fn release(&self, ticket: Ticket) {
+        let waiter = lock(&self.waiting).remove(ticket);
+        if let Some(waiter) = waiter {
+            self.shared.answer_overdue(waiter, FailureReason::Deadline);
         }
     }
 
@@ -536,7 +599,10 @@ impl Loop {
 
     fn next_deadline(&self) -> Option<rustix::event::Timespec> {
         let oldest = lock(&self.waiting).oldest()?;
-        let left = self.shared.soft_deadline.saturating_sub(oldest.elapsed());
+        let mut left = self.shared.soft_deadline.saturating_sub(oldest.elapsed());
+        if let Some((due, _)) = self.changing.front() {
+            left = left.min(due.saturating_duration_since(Instant::now()));
+        }
         // One millisecond more than left, so that it has passed on waking.
         let left = left + Duration::from_millis(1);
         rustix::event::Timespec::try_from(left).ok()
@@ -550,7 +616,7 @@ impl Loop {
             let no_worker = self.seats.iter().all(|seat| seat.worker.is_none());
             let reason =
                 if no_worker { FailureReason::ScannerUnavailable } else { FailureReason::Deadline };
-            self.fail(waiter, reason);
+            self.shared.answer_overdue(waiter, reason);
             // A worker that has not finished by now hangs, for all we know.
             if let Some(index) = self.seats.iter().position(|seat| seat.busy == Some(ticket)) {
                 self.retire(index);
@@ -558,18 +624,24 @@ impl Loop {
         }
     }
 
+    /// Nothing is marked any more: what is held, and what still waits in the kernel, passes.
     fn let_everybody_go(&mut self) {
         while let Some(waiter) = { lock(&self.waiting).remove_any() } {
-            self.allow(waiter.pending, waiter.since);
+            let decision = waiter.decided.unwrap_or(Decision::Allow);
+            drop(self.answer(waiter.pending, waiter.since, decision));
         }
+        let group = Arc::clone(&self.shared.group);
+        let pass = |event| {
+            if let Event::Permission(pending) = event {
+                drop(pending.answer(Decision::Allow));
+            }
+        };
+        while group.read(&mut self.buffer, Decision::Allow, pass).is_ok_and(|read| read > 0) {}
     }
 }
 
-/// Keeps a clean verdict, unless the rules have changed since.
 fn remember(shared: &Shared, clean: &Clean) {
-    if clean.generation == shared.generation.load(Relaxed) {
-        shared.remember(clean.file.as_fd(), &clean.facts, clean.epoch);
-    }
+    shared.remember(clean.file.as_fd(), &clean.facts, clean.epoch, clean.generation);
 }
 
 /// True when the file is not what it was before the scan, or somebody can still change it.

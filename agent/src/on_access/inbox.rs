@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use rustix::event::EventfdFlags;
 
+use crate::on_access::waiting::Ticket;
 use crate::scan::Worker;
 
 /// What a loop can be told.
@@ -17,6 +18,8 @@ pub(super) enum Message {
         /// The worker.
         worker: Worker,
     },
+    /// The opener of a malicious file has been looked up: it may have its answer.
+    LookedUp(Ticket),
     /// The rules changed: use no older worker again. Answered when that holds.
     NewBundle(mpsc::Sender<()>),
     /// Read events from now on: the loops that did are stuck.
@@ -25,7 +28,8 @@ pub(super) enum Message {
     Stop,
 }
 
-/// A mailbox with a bell. Bounded by its writers: one worker a seat, one reload, one stop.
+/// A mailbox with a bell. Bounded by its writers: one worker a seat, one message a held open, one
+/// reload, one stop.
 #[derive(Debug)]
 pub(super) struct Inbox {
     bell: OwnedFd,
@@ -36,6 +40,7 @@ impl std::fmt::Debug for Message {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         to.write_str(match self {
             Self::Worker { .. } => "Worker",
+            Self::LookedUp(_) => "LookedUp",
             Self::NewBundle(_) => "NewBundle",
             Self::Lead => "Lead",
             Self::Stop => "Stop",

@@ -19,10 +19,11 @@ use crate::on_access::Shared;
 use crate::on_access::cache::{self, Epoch};
 use crate::on_access::counters::count;
 use crate::on_access::decide::{FollowUp, Outcome, decide};
-use crate::respond::{Found, Held};
+use crate::respond::{BootTime, Found};
 use crate::scan::{ScanFailed, Worker, WorkerFactory};
+use crate::sys::descriptors::share;
 use crate::sys::fanotify::Closed;
-use crate::sys::identity::Facts;
+use crate::sys::identity::{Facts, has_writer};
 
 /// How long a closed file rests.
 const REST: Duration = Duration::from_millis(30);
@@ -33,14 +34,11 @@ const MOST_OFTEN: Duration = Duration::from_secs(2);
 /// Entries of the table that knows which files were scanned lately.
 const MOST_RECENT: usize = 4096;
 
-/// Files that wait for their next turn. Each holds a descriptor.
-const MOST_POSTPONED: usize = 256;
+/// Files that wait for their next turn, at most. Each holds a descriptor.
+const MOST_POSTPONED: usize = 64;
 
 /// Workers that one file may cost.
 const MOST_ATTEMPTS: usize = 3;
-
-/// Files of one queue. Each costs a descriptor.
-const QUEUE: usize = 4096;
 
 /// The two queues.
 pub(super) struct Later {
@@ -62,12 +60,14 @@ struct Ends {
 struct Resting {
     closed: Closed,
     since: Instant,
+    seen: BootTime,
 }
 
 #[derive(Debug)]
 struct Rescan {
     file: OwnedFd,
     pid: u32,
+    seen: BootTime,
 }
 
 /// A file to scan when nobody waits.
@@ -77,13 +77,15 @@ struct Job {
     settled: bool,
     epoch: Epoch,
     pid: u32,
+    /// When the process was seen at the file.
+    seen: BootTime,
     scan_type: ScanType,
 }
 
 impl Later {
     pub(super) fn new(own_pid: u32) -> Self {
-        let (closed, closed_end) = mpsc::sync_channel(QUEUE);
-        let (rescans, rescans_end) = mpsc::sync_channel(QUEUE / 4);
+        let (closed, closed_end) = mpsc::sync_channel(share(8));
+        let (rescans, rescans_end) = mpsc::sync_channel(share(32));
         let ends = Some(Ends { closed: closed_end, rescans: rescans_end });
         Self {
             own_pid,
@@ -121,7 +123,7 @@ impl Later {
         if closed.pid == self.own_pid {
             return;
         }
-        let resting = Resting { closed, since: Instant::now() };
+        let resting = Resting { closed, since: Instant::now(), seen: BootTime::now() };
         if self.closed.try_send(resting).is_err()
             && let Some(shared) = self.shared.get().and_then(std::sync::Weak::upgrade)
         {
@@ -131,7 +133,7 @@ impl Later {
 
     /// A file was answered without a verdict. Never blocks. False when there was no room.
     pub(super) fn rescan(&self, file: OwnedFd, pid: u32) -> bool {
-        let queued = self.rescans.try_send(Rescan { file, pid }).is_ok();
+        let queued = self.rescans.try_send(Rescan { file, pid, seen: BootTime::now() }).is_ok();
         if let Some(shared) = self.shared.get().and_then(std::sync::Weak::upgrade) {
             count(if queued {
                 &shared.counters.rescans_waiting
@@ -188,28 +190,30 @@ impl Scanner {
         }
     }
 
-    fn scan_closed(&mut self, Resting { closed, since }: Resting) {
+    fn scan_closed(&mut self, Resting { closed, since, seen }: Resting) {
         std::thread::sleep(REST.saturating_sub(since.elapsed()));
         let Some(shared) = self.shared.upgrade() else { return };
         let Ok(facts) = Facts::of(closed.file.as_fd()) else { return };
         if self.was_here_lately(&facts) {
             let key = (facts.identity.device, facts.identity.inode);
             if self.postponed.len() < MOST_POSTPONED || self.postponed.contains_key(&key) {
-                self.postponed.insert(key, Resting { closed, since });
+                self.postponed.insert(key, Resting { closed, since, seen });
             } else {
                 count(&shared.counters.closed_skipped);
             }
-        } else if let Some(job) = self.job(&shared, closed.file, closed.pid, ScanType::OnClose) {
+        } else if let Some(job) =
+            self.job(&shared, closed.file, (closed.pid, seen), ScanType::OnClose)
+        {
             count(&shared.counters.closed_scanned);
             self.scan(&shared, job);
         }
     }
 
     fn run_rescans(&mut self, rescans: &mpsc::Receiver<Rescan>) {
-        while let Ok(Rescan { file, pid }) = rescans.recv() {
+        while let Ok(Rescan { file, pid, seen }) = rescans.recv() {
             let Some(shared) = self.shared.upgrade() else { return };
             shared.counters.rescans_waiting.fetch_sub(1, Relaxed);
-            if let Some(job) = self.job(&shared, file, pid, ScanType::Rescan) {
+            if let Some(job) = self.job(&shared, file, (pid, seen), ScanType::Rescan) {
                 self.scan(&shared, job);
             }
             count(&shared.counters.rescans_done);
@@ -217,7 +221,13 @@ impl Scanner {
     }
 
     /// Whether and how to scan. `None` for what is known or left out.
-    fn job(&self, shared: &Shared, file: OwnedFd, pid: u32, scan_type: ScanType) -> Option<Job> {
+    fn job(
+        &self,
+        shared: &Shared,
+        file: OwnedFd,
+        (pid, seen): (u32, BootTime),
+        scan_type: ScanType,
+    ) -> Option<Job> {
         let facts = Facts::of(file.as_fd()).ok()?;
         let identity = &facts.identity;
         if !facts.regular
@@ -227,9 +237,10 @@ impl Scanner {
         {
             return None;
         }
-        let settled = cache::settled(identity, SystemTime::now());
         let epoch = shared.cache.epoch(identity);
-        Some(Job { file, facts, settled, epoch, pid, scan_type })
+        // A writer that is there before the scan can store unseen and be gone after it.
+        let settled = !has_writer(file.as_fd()) && cache::settled(identity, SystemTime::now());
+        Some(Job { file, facts, settled, epoch, pid, seen, scan_type })
     }
 
     /// True when this inode was scanned a moment ago; notes it otherwise.
@@ -289,8 +300,8 @@ impl Scanner {
     fn conclude(&self, shared: &Shared, job: Job, scanned: crate::scan::Scanned, generation: u64) {
         match scanned.verdict {
             Verdict::Clean => {
-                if job.settled && generation == shared.generation.load(Relaxed) {
-                    shared.remember(job.file.as_fd(), &job.facts, job.epoch);
+                if job.settled {
+                    shared.remember(job.file.as_fd(), &job.facts, job.epoch, generation);
                 }
             }
             Verdict::Malicious(signature) => {
@@ -303,8 +314,9 @@ impl Scanner {
                 }
                 let found = Found {
                     pid: job.pid,
-                    since: None,
-                    held: Held::Answered(job.file),
+                    seen: job.seen,
+                    answer_to: None,
+                    file: job.file,
                     facts: job.facts,
                     signature,
                     hashes,

@@ -14,6 +14,7 @@ mod exclude;
 mod hold;
 mod inbox;
 mod later;
+mod marks;
 mod mounts;
 mod nursery;
 mod waiting;
@@ -37,7 +38,9 @@ use self::coverage::Coverage;
 use self::hold::{Loop, Parts};
 use self::inbox::{Inbox, Message};
 use self::later::Later;
+use self::marks::Marks;
 use self::nursery::Nursery;
+use self::waiting::Waiter;
 use self::watchdog::{Watchdog, Watched};
 use crate::config::{Config, OnAccess as OnAccessConfig};
 use crate::respond::{Failed, Responder};
@@ -48,6 +51,7 @@ use crate::sys::identity::Facts;
 /// What all loops and the scanner threads share.
 pub(crate) struct Shared {
     group: Arc<Group>,
+    marks: Arc<Marks>,
     config: OnAccessConfig,
     own_pid: u32,
     counters: Arc<Counters>,
@@ -125,12 +129,16 @@ impl OnAccess {
         coverage::check_paths(&config.on_access.protect).map_err(OnAccessError::Path)?;
         let group = Arc::new(Group::new().map_err(OnAccessError::Group)?);
         let protect = coverage::resolve(&config.on_access.protect);
-        let coverage = Arc::new(Coverage::new(Arc::clone(&group), protect, report));
+        let no_long_pins = coverage::kernel_at_least(6, 5);
+        let marks = Arc::new(Marks::new(Arc::clone(&group), no_long_pins));
+        let coverage =
+            Arc::new(Coverage::new(Arc::clone(&group), Arc::clone(&marks), protect, report));
         let margin = (config.on_access.deadline / 10)
             .clamp(Duration::from_millis(10), Duration::from_millis(200));
         let (loops, seats) = layout(config.scan.workers);
         let shared = Arc::new(Shared {
             group,
+            marks,
             own_pid: std::process::id(),
             counters,
             exclusions,
@@ -159,6 +167,7 @@ impl OnAccess {
             threads: Mutex::default(),
         };
         new.start_loops(loops, seats, margin / 4)?;
+        new.follow_owners().map_err(OnAccessError::Start)?;
         new.coverage.refresh().map_err(OnAccessError::Start)?;
         new.follow_mounts().map_err(OnAccessError::Start)?;
         Ok(new)
@@ -207,6 +216,16 @@ impl OnAccess {
         self.spawn("watchdog", move || watchdog.run(tick)).map_err(OnAccessError::Start)
     }
 
+    fn follow_owners(&self) -> std::io::Result<()> {
+        let marks = Arc::clone(&self.shared.marks);
+        let stop = self.stop.try_clone()?;
+        self.spawn("owners", move || {
+            if let Err(error) = marks.follow(&stop) {
+                tracing::error!(%error, "changes of owner are not followed any more");
+            }
+        })
+    }
+
     fn follow_mounts(&self) -> std::io::Result<()> {
         let coverage = Arc::clone(&self.coverage);
         let stop = self.stop.try_clone()?;
@@ -228,7 +247,7 @@ impl OnAccess {
     /// Puts the factory's newest bundle to use: no older verdict or worker is used again when
     /// this returns.
     pub fn renew(&self) {
-        self.shared.generation.store(self.factory.generation(), Ordering::Relaxed);
+        self.shared.generation.store(self.factory.generation(), Ordering::SeqCst);
         let (done, wait) = mpsc::channel();
         for inbox in &self.inboxes {
             inbox.send(Message::NewBundle(done.clone()));
@@ -264,6 +283,10 @@ impl OnAccess {
 
     /// Lets everybody go, then ends the threads. The kernel lets through whoever comes between.
     pub fn stop(&self) {
+        // No new open is held from here on; the loops answer those that are.
+        if let Err(error) = self.shared.group.release_all() {
+            tracing::error!(%error, "file systems stay marked until the process ends");
+        }
         for inbox in &self.inboxes {
             inbox.send(Message::Stop);
         }
@@ -309,6 +332,14 @@ impl Shared {
         });
     }
 
+    /// Answers somebody who has waited long enough: as decided, or by the failure table.
+    fn answer_overdue(&self, waiter: Waiter, reason: FailureReason) {
+        match waiter.decided {
+            Some(decision) => drop(self.answer(waiter.pending, waiter.since, decision)),
+            None => self.fail(waiter.pending, waiter.since, reason),
+        }
+    }
+
     /// A scan that nobody waited for came to nothing.
     fn report_failure(
         &self,
@@ -321,14 +352,23 @@ impl Shared {
         self.responder.failed(Failed { reason, decision, file, pid, rescan: false });
     }
 
-    /// Keeps a clean verdict if nothing can have changed since the scan (see [`cache`]).
-    fn remember(&self, file: BorrowedFd<'_>, facts: &Facts, epoch: Epoch) {
-        if crate::sys::identity::has_writer(file) {
+    /// Keeps a clean verdict if nothing can have changed since the scan (see [`cache`]), and the
+    /// rules have not (`generation` is that of the worker).
+    fn remember(&self, file: BorrowedFd<'_>, facts: &Facts, epoch: Epoch, generation: u64) {
+        let current = || self.generation.load(Ordering::SeqCst) == generation;
+        if !current() || !self.marks.keeps_verdicts(facts) || crate::sys::identity::has_writer(file)
+        {
             return;
         }
         let unchanged = Facts::of(file).is_ok_and(|now| now.identity == facts.identity);
         if unchanged && self.cache.remember(&facts.identity, epoch) {
             self.ignore_if_safe(file, facts);
+            // New rules are counted first and everything old dropped after: whichever of the two
+            // comes last sees the other.
+            if !current() {
+                self.cache.forget(&facts.identity);
+                self.marks.notice(file);
+            }
         }
     }
 
@@ -336,14 +376,13 @@ impl Shared {
     /// INVARIANT: mark first, look again after: a change in between is seen, a later one drops
     /// the mark, and the kernel sets none while somebody can write.
     fn ignore_if_safe(&self, file: BorrowedFd<'_>, facts: &Facts) {
-        if !facts.only_root_writes() || self.group.ignore(file).is_err() {
+        if !self.marks.ignore(file, facts) {
             return;
         }
         let unchanged = Facts::of(file).is_ok_and(|now| now.identity == facts.identity);
-        if !unchanged {
+        if !unchanged || !self.cache.is_clean(&facts.identity) {
             self.cache.forget(&facts.identity);
-            // ENOENT: the change itself has dropped the mark.
-            let _ = self.group.notice(file);
+            self.marks.notice(file);
         }
     }
 
@@ -372,9 +411,7 @@ fn layout(workers: usize) -> (usize, usize) {
     (leading, workers.div_ceil(leading).max(2))
 }
 
-/// Each held open costs two descriptors here; half of them stay for everything else.
-fn most_held(loops: usize) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = usize::try_from(limit.unwrap_or(1 << 16)).unwrap_or(1 << 16);
-    (limit / 4 / (loops + 1)).clamp(64, 16_384)
+/// Opens that one loop may hold: with two descriptors each, half of all of them together.
+fn most_held(leading: usize) -> usize {
+    crate::sys::descriptors::share(4) / leading
 }

@@ -17,6 +17,8 @@ pub struct Mount {
     pub id: u64,
     /// Where.
     pub point: PathBuf,
+    /// Shows other owners than its files have (`idmapped`, 5.12).
+    pub idmapped: bool,
     /// File system type.
     pub fs_type: String,
     /// Options of the super block, among them overlayfs' `upperdir` and `lowerdir`.
@@ -89,10 +91,11 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let point = fields.nth(3)?;
+    let idmapped = fields.next()?.split(|byte| *byte == b',').any(|option| option == b"idmapped");
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = String::from_utf8(fields.next()?.to_vec()).ok()?;
     let super_options = fields.nth(1).unwrap_or_default().to_vec();
-    Some(Mount { id, point: path(unescape(point)), fs_type, super_options })
+    Some(Mount { id, point: path(unescape(point)), idmapped, fs_type, super_options })
 }
 
 /// Undoes the kernel's `\040` for space, tab, newline and backslash.

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use holdfast_common::verdict::Decision;
+
 use crate::on_access::cache::Epoch;
 use crate::sys::fanotify::Pending;
 use crate::sys::identity::Facts;
@@ -24,8 +26,14 @@ pub(super) struct Waiter {
     pub(super) epoch: Epoch,
     /// When the loop read the event.
     pub(super) since: Instant,
+    /// The open belongs to an exec: what is read must be what runs.
+    pub(super) program: bool,
+    /// Times that it changed while it was scanned.
+    pub(super) changes: u8,
     /// Scans begun.
     pub(super) attempts: u8,
+    /// What to answer, once that is settled: it is held only for its opener to be looked up.
+    pub(super) decided: Option<Decision>,
 }
 
 /// Names a waiter; never used twice.
@@ -134,7 +142,8 @@ mod tests {
         let facts = Facts::of(file.as_fd()).expect("statx");
         let epoch = Cache::default().epoch(&facts.identity);
         let pending = Pending::unconnected(file.into());
-        Waiter { pending, facts, settled: false, epoch, since, attempts: 0 }
+        let (settled, program, changes, attempts, decided) = (false, false, 0, 0, None);
+        Waiter { pending, facts, settled, epoch, since, program, changes, attempts, decided }
     }
 
     #[test]

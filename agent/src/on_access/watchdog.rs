@@ -62,7 +62,7 @@ impl Watchdog {
             while let Some((_, waiter)) =
                 { lock(waiting).remove_overdue(now, self.shared.hard_deadline) }
             {
-                self.shared.fail(waiter.pending, waiter.since, FailureReason::Deadline);
+                self.shared.answer_overdue(waiter, FailureReason::Deadline);
             }
         }
     }

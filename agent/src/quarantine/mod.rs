@@ -64,6 +64,8 @@ pub struct Sealing {
     pub scan_type: ScanType,
     /// Who opened, ran or wrote it.
     pub process: Option<ProcessInfo>,
+    /// SHA-256 of the content that was judged, if known: other content is not taken.
+    pub sha256: Option<String>,
 }
 
 /// What sealing did.

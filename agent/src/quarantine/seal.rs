@@ -39,6 +39,13 @@ const OVERHEAD: u64 = 16 * 1024;
 
 const OUT_OF_REACH: &str = "it still has a name, but none that can be reached from here";
 
+const OTHER_CONTENT: &str = "its content is no longer what was judged; it is judged anew";
+
+/// True when what was sealed is not what was judged.
+fn is_other(sealing: &Sealing, pending: &Pending) -> bool {
+    sealing.sha256.as_ref().is_some_and(|judged| *judged != pending.metadata.hashes.sha256)
+}
+
 /// A container on disk whose original is not dealt with yet; locked as long as it lives.
 struct Pending {
     metadata: Metadata,
@@ -61,6 +68,9 @@ impl Vault {
             return Ok(sealed);
         }
         let mut pending = self.write_container(file, sealing, place.as_ref())?;
+        if is_other(sealing, &pending) {
+            return self.give_up(pending, OTHER_CONTENT.to_owned(), None);
+        }
         let mut note = None;
         for pursuit in 1..=PURSUITS {
             let Some(found) = place.take() else { break };
@@ -88,6 +98,9 @@ impl Vault {
                     }
                 };
                 self.discard(std::mem::replace(&mut pending, renewed))?;
+                if is_other(sealing, &pending) {
+                    return self.give_up(pending, OTHER_CONTENT.to_owned(), note);
+                }
             }
         }
         if stat(file)?.st_nlink > 0 {

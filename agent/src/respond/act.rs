@@ -131,6 +131,7 @@ impl Respond {
             signature: judged.signature.clone(),
             scan_type: judged.scan_type,
             process: judged.process.clone(),
+            sha256: Some(judged.hashes.sha256.clone()).filter(|hash| !hash.is_empty()),
         };
         match self.vault.seal(judged.file.as_fd(), &sealing) {
             Ok(sealed) => {

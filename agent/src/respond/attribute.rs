@@ -1,37 +1,34 @@
-//! Who opened a malicious file? Looked up while the opener is still held, then it is answered.
+//! Who opened a malicious file? Looked up while the opener is still held; then its loop is told.
 //!
-//! INVARIANT: a held open leaves here answered, soon. Reading a process's command line touches
-//! its memory, which a hostile process can make block (userfaultfd, FUSE); so that read happens
-//! in a thread that may be given up, and the answer does not wait for it longer than [`PATIENCE`].
+//! Reading a process's command line touches its memory, which a hostile process can make block
+//! (userfaultfd, FUSE); so that read happens in a thread that may be given up after [`PATIENCE`].
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_common::process::ProcessInfo;
-use holdfast_common::verdict::Decision;
 
-use crate::on_access::Counters;
 use crate::respond::act::Judged;
-use crate::respond::{Found, Held, Needs};
+use crate::respond::{BootTime, Found, Needs};
 use crate::sensor::ProcessTable;
 
-/// How long a look-up may take before the answer goes out without it.
+/// How long a look-up may take before the opener goes without it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Observer threads that may hang at once; then the process table alone has to do.
-const MOST_STUCK: usize = 8;
+const MOST_OBSERVERS: usize = 8;
 
 /// Ancestors named in an event.
 pub(super) const MOST_PARENTS: usize = 8;
 
 pub(super) struct Attribution {
     table: Arc<ProcessTable>,
-    counters: Arc<Counters>,
-    deadline: Duration,
     judged: mpsc::SyncSender<Judged>,
     observer: Option<Observer>,
-    stuck: usize,
+    /// Observer threads that live, those given up among them.
+    observers: Arc<AtomicUsize>,
 }
 
 /// A thread that reads /proc and may hang.
@@ -42,13 +39,12 @@ struct Observer {
 
 impl Attribution {
     pub(super) fn new(needs: &Needs, judged: mpsc::SyncSender<Judged>) -> std::io::Result<Self> {
+        let observers = Arc::default();
         Ok(Self {
             table: Arc::clone(&needs.table),
-            counters: Arc::clone(&needs.counters),
-            deadline: needs.deadline,
             judged,
-            observer: Some(Observer::start()?),
-            stuck: 0,
+            observer: Some(Observer::start(&observers)?),
+            observers,
         })
     }
 
@@ -59,24 +55,17 @@ impl Attribution {
     }
 
     fn attribute(&mut self, found: Found) {
-        let process = self.look_up(found.pid);
+        let process = self.look_up(found.pid, found.seen);
         let parents = process
             .as_ref()
             .map(|process| self.table.ancestors(process, MOST_PARENTS))
             .unwrap_or_default();
-        let file = match found.held {
-            Held::Answered(file) => file,
-            Held::Waiting(pending) => {
-                let decision = found.decision.unwrap_or(Decision::Deny);
-                let file = pending.answer(decision);
-                let held = found.since.map_or(Duration::ZERO, |since| since.elapsed());
-                self.counters.count_answer(decision, held, self.deadline);
-                file
-            }
-        };
-        let path = path_of(&file);
+        let path = path_of(&found.file);
+        if let Some(told) = found.answer_to {
+            told.0();
+        }
         let judged = Judged {
-            file,
+            file: found.file,
             path,
             facts: found.facts,
             signature: found.signature,
@@ -87,50 +76,55 @@ impl Attribution {
             process,
             parents,
         };
-        // Full: sealing is slower than finding. Wait, as nobody is held by this one any more;
-        // those behind it are given back to their loops when this queue, too, is full.
+        // Full: sealing is slower than finding. Wait: nobody is held by this one any more, and
+        // what comes behind is given back to its finder when this queue, too, is full.
         if self.judged.send(judged).is_err() {
             tracing::error!("the responder has ended before its time");
         }
     }
 
-    fn look_up(&mut self, pid: u32) -> Option<ProcessInfo> {
-        if self.observer.is_none() && self.stuck < MOST_STUCK {
-            self.observer = Observer::start().ok();
+    fn look_up(&mut self, pid: u32, seen: BootTime) -> Option<ProcessInfo> {
+        if self.observer.is_none() && self.observers.load(Ordering::Relaxed) < MOST_OBSERVERS {
+            self.observer = Observer::start(&self.observers).ok();
         }
         let observed = match &self.observer {
-            Some(observer) => match observer.observe(pid, PATIENCE) {
+            Some(observer) => match observer.observe(pid) {
                 Ok(observed) => observed,
                 Err(()) => {
                     self.observer = None;
-                    self.stuck += 1;
                     None
                 }
             },
             None => None,
         };
-        observed.or_else(|| self.table.lookup(pid))
+        // A process that began after the event has only inherited the number.
+        observed
+            .into_iter()
+            .chain(self.table.lookup(pid))
+            .find(|process| process.key.start_ns <= seen.0)
     }
 }
 
 impl Observer {
-    fn start() -> std::io::Result<Self> {
+    fn start(living: &Arc<AtomicUsize>) -> std::io::Result<Self> {
         let (ask, asked) = mpsc::channel::<u32>();
         let (tell, told) = mpsc::channel();
+        let living = Arc::clone(living);
+        living.fetch_add(1, Ordering::Relaxed);
         super::thread("observe", move || {
             while let Ok(pid) = asked.recv() {
                 if tell.send(crate::sensor::observe(pid)).is_err() {
-                    return;
+                    break;
                 }
             }
+            living.fetch_sub(1, Ordering::Relaxed);
         })?;
         Ok(Self { ask, told })
     }
 
-    fn observe(&self, pid: u32, patience: Duration) -> Result<Option<ProcessInfo>, ()> {
-        let until = Instant::now() + patience;
+    fn observe(&self, pid: u32) -> Result<Option<ProcessInfo>, ()> {
         self.ask.send(pid).map_err(drop)?;
-        self.told.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(drop)
+        self.told.recv_timeout(PATIENCE).map_err(drop)
     }
 }
 

@@ -1,9 +1,10 @@
 //! What follows a detection: look the opener up while it is still held, answer, quarantine,
 //! report.
 //!
-//! Three threads, one duty each, so that no wait of one delays another: [`attribute`] answers
-//! held opens within milliseconds, [`act`] seals files, [`failures`] puts equal failures
-//! together. All queues are bounded; the permission loop never waits for any of them.
+//! Three threads, one duty each, so that no wait of one delays another: [`attribute`] looks
+//! openers up, [`act`] seals files, [`failures`] puts equal failures together. None of them
+//! answers a held open: the permission loop does, when it is told, and at the deadline anyway.
+//! All queues are bounded; the permission loop never waits for any of them.
 
 mod act;
 mod allowed;
@@ -12,7 +13,6 @@ mod failures;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
 
 use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signature};
 
@@ -20,27 +20,22 @@ pub use self::act::{Judged, Respond, malware_event};
 pub use self::allowed::{AllowList, AllowListError};
 
 use crate::journal::Journal;
-use crate::on_access::Counters;
 use crate::quarantine::Vault;
 use crate::sensor::ProcessTable;
-use crate::sys::fanotify::Pending;
+use crate::sys::descriptors::share;
 use crate::sys::identity::Facts;
-
-/// Detections that may wait for their opener to be looked up. Each holds somebody.
-const FOUND_QUEUE: usize = 256;
-
-/// Failures that may wait to be put together; more are counted in the counters alone.
-const FAILED_QUEUE: usize = 1024;
 
 /// A malicious file.
 #[derive(Debug)]
 pub struct Found {
     /// Who opened, ran or closed it.
     pub pid: u32,
-    /// Since when it is held.
-    pub since: Option<Instant>,
+    /// When that process was seen: one with this pid that began later is another.
+    pub seen: BootTime,
+    /// Whom to tell that the opener has been looked up, if one is held for that.
+    pub answer_to: Option<LookedUp>,
     /// The file.
-    pub held: Held,
+    pub file: OwnedFd,
     /// The file before the scan.
     pub facts: Facts,
     /// What matched.
@@ -55,13 +50,27 @@ pub struct Found {
     pub quarantine: bool,
 }
 
-/// A file that is still open.
-#[derive(Debug)]
-pub enum Held {
-    /// Somebody waits for the reply.
-    Waiting(Pending),
-    /// Nobody does.
-    Answered(OwnedFd),
+/// Tells the loop that holds an opener that it may go.
+pub struct LookedUp(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for LookedUp {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("LookedUp")
+    }
+}
+
+/// Nanoseconds since boot, sleep included: the clock of process start times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootTime(pub u64);
+
+impl BootTime {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let nanoseconds = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+        Self(nanoseconds.unsigned_abs())
+    }
 }
 
 /// A file without a verdict.
@@ -95,10 +104,6 @@ pub struct Needs {
     pub vault: Arc<Vault>,
     /// Who is who.
     pub table: Arc<ProcessTable>,
-    /// Counts answers.
-    pub counters: Arc<Counters>,
-    /// The deadline of held opens.
-    pub deadline: Duration,
 }
 
 impl Responder {
@@ -107,9 +112,10 @@ impl Responder {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(needs: &Needs) -> std::io::Result<Self> {
-        let (found, found_end) = mpsc::sync_channel(FOUND_QUEUE);
-        let (failed, failed_end) = mpsc::sync_channel(FAILED_QUEUE);
-        let (judged, judged_end) = mpsc::sync_channel(FOUND_QUEUE * 4);
+        // Each holds a descriptor, and the first somebody who waits.
+        let (found, found_end) = mpsc::sync_channel(share(64));
+        let (failed, failed_end) = mpsc::sync_channel(share(32));
+        let (judged, judged_end) = mpsc::sync_channel(share(32));
         let attribution = attribute::Attribution::new(needs, judged)?;
         thread("attribute", move || attribution.run(&found_end))?;
         let respond = Respond::new(needs.journal.clone(), Arc::clone(&needs.vault));
@@ -122,7 +128,7 @@ impl Responder {
     /// Hands a detection over.
     ///
     /// # Errors
-    /// Gives it back when too many wait: whoever is held must be answered by the caller.
+    /// Gives it back when too many wait.
     pub fn found(&self, found: Found) -> Result<(), Box<Found>> {
         self.found.try_send(found).map_err(|error| match error {
             mpsc::TrySendError::Full(found) | mpsc::TrySendError::Disconnected(found) => {

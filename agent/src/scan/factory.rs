@@ -26,8 +26,9 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The user that workers become when the host has it.
 const USER: &str = "holdfast-scan";
-/// Otherwise `nobody`, by number.
-const NOBODY: u32 = 65534;
+/// Otherwise a number that nobody uses. Not `nobody`: whoever else runs as that could stop and
+/// kill the workers. It lies beyond the ranges that containers and systemd hand out.
+const UNUSED: u32 = 2_147_401_003;
 
 /// Starts workers. Usable from any thread.
 #[derive(Debug)]
@@ -265,8 +266,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// From the file itself: name services talk to sockets and may wait for a network.
 fn worker_user(passwd: &Path) -> (u32, u32) {
-    let nobody = (NOBODY, NOBODY);
-    let Ok(text) = std::fs::read_to_string(passwd) else { return nobody };
+    let unused = (UNUSED, UNUSED);
+    let Ok(text) = std::fs::read_to_string(passwd) else { return unused };
     text.lines()
         .find_map(|line| {
             let mut fields = line.split(':');
@@ -275,7 +276,7 @@ fn worker_user(passwd: &Path) -> (u32, u32) {
             let gid: u32 = fields.next()?.parse().ok()?;
             (uid != 0 && gid != 0).then_some((uid, gid))
         })
-        .unwrap_or(nobody)
+        .unwrap_or(unused)
 }
 
 #[cfg(test)]
@@ -287,13 +288,13 @@ mod tests {
         let passwd = tempfile::NamedTempFile::new().expect("file");
         for (text, expected) in [
             ("root:x:0:0::/:/bin/sh\nholdfast-scan:x:990:991::/:/bin/false\n", (990, 991)),
-            ("holdfast-scan:x:0:0::/:/bin/false\n", (65534, 65534)),
-            ("holdfast-scan2:x:5:5::/:\nholdfast-scan:x\n", (65534, 65534)),
-            ("", (65534, 65534)),
+            ("holdfast-scan:x:0:0::/:/bin/false\n", (UNUSED, UNUSED)),
+            ("holdfast-scan2:x:5:5::/:\nholdfast-scan:x\n", (UNUSED, UNUSED)),
+            ("", (UNUSED, UNUSED)),
         ] {
             std::fs::write(passwd.path(), text).expect("write");
             assert_eq!(worker_user(passwd.path()), expected, "{text}");
         }
-        assert_eq!(worker_user(Path::new("/nonexistent")), (65534, 65534));
+        assert_eq!(worker_user(Path::new("/nonexistent")), (UNUSED, UNUSED));
     }
 }

@@ -115,15 +115,34 @@ impl Group {
     /// # Errors
     /// As `fanotify_mark(2)`.
     pub fn protect(&self, inside: BorrowedFd<'_>) -> io::Result<()> {
-        // By its magic link, since an O_PATH descriptor is not taken as it is.
-        let link = format!("/proc/self/fd/{}\0", inside.as_raw_fd());
-        let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM;
+        self.mark_by_link(libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM, WATCHED, inside)
+    }
+
+    /// Watches nothing any more: no later open is held.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`.
+    pub fn release_all(&self) -> io::Result<()> {
+        self.mark(libc::FAN_MARK_FLUSH | libc::FAN_MARK_FILESYSTEM, 0, libc::AT_FDCWD)
+    }
+
+    /// [`Group::notice`] for a file that is open as `O_PATH`.
+    ///
+    /// # Errors
+    /// `ENOENT` when there was no mark (any more).
+    pub fn notice_path_descriptor(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.mark_by_link(libc::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORED_MASK, IGNORED, file)
+    }
+
+    /// Marks what a descriptor's magic link leads to: an `O_PATH` descriptor itself is not taken.
+    fn mark_by_link(&self, flags: u32, mask: u64, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let link = format!("/proc/self/fd/{}\0", fd.as_raw_fd());
         // SAFETY: `link` ends in a null byte and outlives the call.
         let status = unsafe {
             libc::fanotify_mark(
                 self.fd.as_raw_fd(),
                 flags,
-                WATCHED,
+                mask,
                 libc::AT_FDCWD,
                 link.as_ptr().cast(),
             )

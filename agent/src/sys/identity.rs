@@ -38,6 +38,9 @@ pub struct Facts {
     pub links: u32,
     /// Modification time.
     pub modified: (i64, u32),
+    /// Id of the mount through which the file was opened (5.8), 0 when unknown. Owner and group
+    /// are as that mount shows them: an id-mapped one shows others than the file has.
+    pub mount: u64,
 }
 
 impl Facts {
@@ -46,7 +49,7 @@ impl Facts {
     /// # Errors
     /// As `statx(2)`.
     pub fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
         let statx = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, wanted)?;
         let born = if statx.stx_mask & StatxFlags::BTIME.bits() == 0 {
             (0, 0)
@@ -67,6 +70,11 @@ impl Facts {
             mode: statx.stx_mode & 0o7777,
             links: statx.stx_nlink,
             modified: (statx.stx_mtime.tv_sec, statx.stx_mtime.tv_nsec),
+            mount: if statx.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+                0
+            } else {
+                statx.stx_mnt_id
+            },
         })
     }
 

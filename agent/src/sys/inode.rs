@@ -32,6 +32,20 @@ pub struct FileHandle {
     data: [u8; MAX_HANDLE],
 }
 
+impl FileHandle {
+    /// From the bytes of a `struct file_handle` that the kernel has put into an event.
+    #[must_use]
+    pub fn from_event(bytes: &[u8]) -> Option<Self> {
+        let (size, rest) = bytes.split_first_chunk::<4>()?;
+        let (kind, rest) = rest.split_first_chunk::<4>()?;
+        let bytes = u32::from_ne_bytes(*size);
+        let content = rest.get(..usize::try_from(bytes).ok()?)?;
+        let mut data = [0; MAX_HANDLE];
+        data.get_mut(..content.len())?.copy_from_slice(content);
+        Some(Self { bytes, kind: c_int::from_ne_bytes(*kind), data })
+    }
+}
+
 /// The handle of an open file, by which its file system finds it again (name_to_handle_at(2)).
 ///
 /// # Errors

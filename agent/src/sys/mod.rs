@@ -3,7 +3,9 @@
 //! The only module of the agent with `unsafe`. No policy lives here.
 #![allow(unsafe_code, reason = "the one module where system calls without a safe wrapper are made")]
 
+pub mod attributes;
 pub mod close_range;
+pub mod descriptors;
 pub mod fanotify;
 pub mod identity;
 pub mod inode;

@@ -95,6 +95,7 @@ pub(crate) fn sealing(path: &Path) -> Sealing {
         signature: Signature { name: "Test.Marker".to_owned(), engine: Engine::Hash },
         scan_type: ScanType::OnOpen,
         process: None,
+        sha256: None,
     }
 }
 
