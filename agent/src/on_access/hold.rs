@@ -495,12 +495,12 @@ impl Loop {
     /// Hands a held detection to the responder, which looks the opener up while it is held and
     /// then answers. When the responder is flooded, the answer goes out without that.
     fn found(&self, waiter: Waiter, resolution: Resolution, found: impl FnOnce(Waiter) -> Found) {
-        if let Err(found) = self.shared.responder.found(found(waiter)) {
-            if let Held::Waiting(pending) = found.held {
-                let since = found.since.unwrap_or_else(Instant::now);
-                let file = self.answer(pending, since, resolution.decision);
-                self.shared.later.rescan(file, found.pid);
-            }
+        if let Err(found) = self.shared.responder.found(found(waiter))
+            && let Held::Waiting(pending) = found.held
+        {
+            let since = found.since.unwrap_or_else(Instant::now);
+            let file = self.answer(pending, since, resolution.decision);
+            self.shared.later.rescan(file, found.pid);
         }
     }
 
