@@ -26,12 +26,12 @@ use self::operator::Desk;
 use self::state::StateDir;
 use crate::config::Config;
 use crate::control::Server;
-use crate::detect::Models;
-use crate::journal::Journal;
-use crate::on_access::{self, Counters, Exclusions, OnAccess};
-use crate::quarantine::Vault;
-use crate::respond::{self, AllowList, Responder};
-use crate::scan::WorkerFactory;
+use crate::detect::{Models, ModelsError};
+use crate::journal::{Journal, JournalError};
+use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
+use crate::quarantine::{Vault, VaultError};
+use crate::respond::{self, AllowList, AllowListError, Responder};
+use crate::scan::{ScanError, WorkerFactory};
 use crate::sensor::{ProcessTable, Sensor};
 
 /// sysexits.h: something is wrong in the configuration.
@@ -51,8 +51,19 @@ pub fn main(config: &Path) -> ExitCode {
     prepare_process();
     match run(config, &state) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(1, &format!("{error:#}")),
+        Err(error) => refuse(exit_code(&error), &format!("{error:#}")),
     }
+}
+
+/// What somebody wrote wrong is told from what went wrong.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let written = error.is::<JournalError>()
+        || error.is::<VaultError>()
+        || error.is::<AllowListError>()
+        || error.is::<ModelsError>()
+        || matches!(error.downcast_ref(), Some(ScanError::Bundle(_) | ScanError::Rules(_)))
+        || matches!(error.downcast_ref(), Some(OnAccessError::Path(_)));
+    if written { EXIT_CONFIG } else { 1 }
 }
 
 fn refuse(code: u8, message: &str) -> ExitCode {

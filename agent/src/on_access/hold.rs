@@ -12,6 +12,7 @@
 //!
 //! INVARIANT: nothing here opens a file, resolves a name, logs, or waits for anybody but the
 //! kernel's queue, the workers' sockets and its own inbox. The agent's own opens pass first.
+//! What a scan comes to is settled in [`super::settle`].
 //! Several loops may read one group: they share the process's descriptor table. One of them
 //! stands by, and leads when the watchdog finds the others stuck.
 
@@ -21,18 +22,17 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signature, Verdict};
-use holdfast_common::wire::{Answer, Finding, RawHashes};
+use holdfast_common::verdict::{Decision, FailureReason};
+use holdfast_common::wire::Answer;
 use rustix::event::epoll;
 
 use crate::on_access::Shared;
-use crate::on_access::cache::{self, Epoch};
+use crate::on_access::cache;
 use crate::on_access::counters::count;
-use crate::on_access::decide::{FollowUp, Outcome, Resolution, decide};
 use crate::on_access::inbox::{Inbox, Message};
 use crate::on_access::nursery::Nursery;
+use crate::on_access::settle::{Clean, MOST_ANSWERED};
 use crate::on_access::waiting::{Ticket, Waiter, Waiting};
-use crate::respond::{BootTime, Failed, Found, LookedUp};
 use crate::scan::Worker;
 use crate::sys::fanotify::{Event, Pending, ReadBuffer};
 use crate::sys::identity::{Facts, has_writer};
@@ -40,8 +40,7 @@ use crate::sys::identity::{Facts, has_writer};
 /// Files up to this size never wait behind larger ones: one worker takes no others.
 const QUICK_SIZE: u64 = 1 << 20;
 
-/// A file whose scan killed the worker is tried once more; one that changes while it is about to
-/// run, twice.
+/// Workers that one file may cost.
 const MOST_ATTEMPTS: u8 = 3;
 
 /// How long a loop looks for the next event or answer before it sleeps: see the same figure in
@@ -50,16 +49,8 @@ const AWAKE: Duration = Duration::from_micros(60);
 
 const NOT_AT_ALL: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Clean files that may wait to be remembered; each holds a descriptor.
-const MOST_ANSWERED: usize = 64;
-
 /// Execs whose second event is awaited.
 const MOST_EXECS: usize = 64;
-
-/// A program that is being written is looked at again after this pause, so many times: a child of
-/// its builder may hold it open for some milliseconds more.
-const PAUSE: Duration = Duration::from_millis(3);
-const MOST_CHANGES: u8 = 40;
 
 const GROUP: u64 = 0;
 const INBOX: u64 = 1;
@@ -67,9 +58,9 @@ const FIRST_SEAT: u64 = 2;
 
 /// One loop. Owns its workers and the opens that it has read.
 pub(super) struct Loop {
-    shared: Arc<Shared>,
-    waiting: Arc<Mutex<Waiting>>,
-    inbox: Arc<Inbox>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) waiting: Arc<Mutex<Waiting>>,
+    pub(super) inbox: Arc<Inbox>,
     pulse: Arc<AtomicU64>,
     nursery: Nursery,
     index: usize,
@@ -79,20 +70,12 @@ pub(super) struct Loop {
     slow: VecDeque<Ticket>,
     buffer: Box<ReadBuffer>,
     /// Programs that changed, and when to look again.
-    changing: VecDeque<(Instant, Ticket)>,
+    pub(super) changing: VecDeque<(Instant, Ticket)>,
     execs: VecDeque<(u32, (u32, u32), u64)>,
     events: Vec<Event>,
     /// Clean files that were answered, but not yet remembered.
-    answered: Vec<Clean>,
+    pub(super) answered: Vec<Clean>,
     stopping: bool,
-}
-
-/// A file that was found clean.
-struct Clean {
-    file: OwnedFd,
-    facts: Facts,
-    epoch: Epoch,
-    generation: u64,
 }
 
 /// A place for one worker.
@@ -179,7 +162,7 @@ impl Loop {
                 Ok(0) if awake => {
                     // Nobody waits just now: the moment for what nobody waits for.
                     match self.answered.pop() {
-                        Some(clean) => remember(&self.shared, &clean),
+                        Some(clean) => clean.remember(&self.shared),
                         None => rustix::thread::sched_yield(),
                     }
                     continue;
@@ -460,141 +443,6 @@ impl Loop {
         }
     }
 
-    // ---- answers ---------------------------------------------------------------------------
-
-    /// The whole product in one function: a scan has ended, somebody waits.
-    fn settle(
-        &mut self,
-        ticket: Ticket,
-        finding: Finding,
-        hashes: Option<RawHashes>,
-        generation: u64,
-    ) {
-        let Some(waiter) = lock(&self.waiting).remove(ticket) else { return };
-        let outcome = match finding {
-            Finding::Clean if waiter.program && changed(&waiter) => {
-                return self.try_again(waiter);
-            }
-            Finding::Clean => Outcome::Verdict(Verdict::Clean),
-            Finding::Malicious(signature) => Outcome::Verdict(Verdict::Malicious(signature)),
-            Finding::Unreadable(_) => Outcome::Failure(FailureReason::Unreadable),
-        };
-        let allowed_content = matches!(outcome, Outcome::Verdict(Verdict::Malicious(_)))
-            && hashes.is_some_and(|hashes| {
-                self.shared.exclusions.allow_content(&hashes.to_hex().sha256)
-            });
-        let resolution = decide(&outcome, allowed_content, &self.shared.config);
-        match (outcome, resolution.follow_up) {
-            (
-                Outcome::Verdict(Verdict::Malicious(signature)),
-                FollowUp::Report | FollowUp::Quarantine,
-            ) => {
-                let hashes = hashes.map(|hashes| hashes.to_hex()).unwrap_or_default();
-                self.found(waiter, signature, hashes, resolution);
-            }
-            (Outcome::Failure(reason), _) => self.fail(waiter, reason),
-            (Outcome::Verdict(_), _) => {
-                let file = self.answer(waiter.pending, waiter.since, resolution.decision);
-                if resolution.follow_up == FollowUp::Remember && waiter.settled {
-                    let Waiter { facts, epoch, .. } = waiter;
-                    self.answered.push(Clean { file, facts, epoch, generation });
-                    if self.answered.len() == MOST_ANSWERED {
-                        self.answered.drain(..).for_each(|clean| remember(&self.shared, &clean));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The file changed while its exec was held: what was scanned is not what would run.
-    fn try_again(&mut self, mut waiter: Waiter) {
-        if waiter.changes >= MOST_CHANGES {
-            return self.fail(waiter, FailureReason::ChangingExec);
-        }
-        let Ok(facts) = Facts::of(waiter.pending.file()) else {
-            return self.fail(waiter, FailureReason::Unreadable);
-        };
-        waiter.facts = facts;
-        waiter.settled = false;
-        waiter.changes += 1;
-        waiter.attempts = 0;
-        let ticket = lock(&self.waiting).insert(waiter);
-        self.changing.push_back((Instant::now() + PAUSE, ticket));
-    }
-
-    /// A held detection: its opener stays held until the responder has looked it up, at most to
-    /// the deadline. When the responder is flooded, it is answered at once, and the file found
-    /// again by a rescan.
-    fn found(
-        &self,
-        mut waiter: Waiter,
-        signature: Signature,
-        hashes: Hashes,
-        resolution: Resolution,
-    ) {
-        let Ok(file) = waiter.pending.file().try_clone_to_owned() else {
-            drop(self.answer(waiter.pending, waiter.since, resolution.decision));
-            return;
-        };
-        waiter.decided = Some(resolution.decision);
-        let (pid, facts) = (waiter.pending.pid(), waiter.facts);
-        let scan_type = if waiter.pending.is_exec() { ScanType::OnExec } else { ScanType::OnOpen };
-        let ticket = lock(&self.waiting).insert(waiter);
-        let inbox = Arc::clone(&self.inbox);
-        let found = Found {
-            pid,
-            seen: BootTime::now(),
-            answer_to: Some(LookedUp(Box::new(move || inbox.send(Message::LookedUp(ticket))))),
-            file,
-            facts,
-            signature,
-            hashes,
-            scan_type,
-            decision: Some(resolution.decision),
-            quarantine: resolution.follow_up == FollowUp::Quarantine,
-        };
-        if let Err(found) = self.shared.responder.found(found) {
-            self.release(ticket);
-            self.shared.later.rescan(found.file, pid);
-        }
-    }
-
-    /// Answers a waiter for whom everything is settled.
-    fn release(&self, ticket: Ticket) {
-        let waiter = lock(&self.waiting).remove(ticket);
-        if let Some(waiter) = waiter {
-            self.shared.answer_overdue(waiter, FailureReason::Deadline);
-        }
-    }
-
-    /// No verdict: the failure table decides.
-    fn fail(&self, waiter: Waiter, reason: FailureReason) {
-        self.fail_unheld(waiter.pending, waiter.since, reason);
-    }
-
-    fn fail_unheld(&self, pending: Pending, since: Instant, reason: FailureReason) {
-        self.shared.fail(pending, since, reason);
-    }
-
-    fn allow(&self, pending: Pending, since: Instant) {
-        drop(self.answer(pending, since, Decision::Allow));
-    }
-
-    fn answer(&self, pending: Pending, since: Instant, decision: Decision) -> OwnedFd {
-        self.shared.answer(pending, since, decision)
-    }
-
-    fn report_failure(&self, reason: FailureReason, decision: Option<Decision>) {
-        self.shared.counters.count_failure(reason);
-        self.shared.responder.failed(Failed {
-            reason,
-            decision,
-            file: None,
-            pid: 0,
-            rescan: false,
-        });
-    }
-
     // ---- deadlines -------------------------------------------------------------------------
 
     fn next_deadline(&self) -> Option<rustix::event::Timespec> {
@@ -638,17 +486,6 @@ impl Loop {
         };
         while group.read(&mut self.buffer, Decision::Allow, pass).is_ok_and(|read| read > 0) {}
     }
-}
-
-fn remember(shared: &Shared, clean: &Clean) {
-    shared.remember(clean.file.as_fd(), &clean.facts, clean.epoch, clean.generation);
-}
-
-/// True when the file is not what it was before the scan, or somebody can still change it.
-fn changed(waiter: &Waiter) -> bool {
-    has_writer(waiter.pending.file())
-        || Facts::of(waiter.pending.file())
-            .map_or(true, |now| now.identity != waiter.facts.identity)
 }
 
 pub(super) fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {

@@ -1,7 +1,7 @@
 //! On access: every open and exec on a protected file system is held until the scan core has
 //! given its verdict, or the deadline has passed.
 //!
-//! [`hold`] is the loop that everything else serves: [`waiting`] (who waits), [`cache`] (what is
+//! [`hold`] is the loop that everything else serves: [`settle`] (answers), [`waiting`] (who waits), [`cache`] (what is
 //! known), [`decide`] (the table), [`exclude`], [`later`] (scans that nobody waits for),
 //! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`] and [`mounts`]
 //! (what is marked), [`counters`].
@@ -17,6 +17,7 @@ mod later;
 mod marks;
 mod mounts;
 mod nursery;
+mod settle;
 mod waiting;
 mod watchdog;
 

@@ -1,0 +1,186 @@
+//! What a scan comes to: the decision is made, the kernel answered, and what follows begun.
+//!
+//! INVARIANT: each way through here ends in exactly one answer, or leaves the waiter in the table,
+//! where the deadline finds it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signature, Verdict};
+use holdfast_common::wire::{Finding, RawHashes};
+
+use crate::on_access::Shared;
+use crate::on_access::cache::Epoch;
+use crate::on_access::decide::{FollowUp, Outcome, Resolution, decide};
+use crate::on_access::hold::{Loop, lock};
+use crate::on_access::inbox::Message;
+use crate::on_access::waiting::{Ticket, Waiter};
+use crate::respond::{BootTime, Failed, Found, LookedUp};
+use crate::sys::fanotify::Pending;
+use crate::sys::identity::{Facts, has_writer};
+
+/// Clean files that may wait to be remembered; each holds a descriptor.
+pub(super) const MOST_ANSWERED: usize = 64;
+
+/// A program that is being written is looked at again after this pause, so many times: a child of
+/// its builder may hold it open for some milliseconds more.
+const PAUSE: Duration = Duration::from_millis(3);
+const MOST_CHANGES: u8 = 40;
+
+/// A file that was found clean.
+pub(super) struct Clean {
+    file: OwnedFd,
+    facts: Facts,
+    epoch: Epoch,
+    generation: u64,
+}
+
+impl Clean {
+    /// Keeps the verdict, if nothing can have changed since.
+    pub(super) fn remember(&self, shared: &Shared) {
+        shared.remember(self.file.as_fd(), &self.facts, self.epoch, self.generation);
+    }
+}
+
+impl Loop {
+    /// The whole product in one function: a scan has ended, somebody waits.
+    pub(super) fn settle(
+        &mut self,
+        ticket: Ticket,
+        finding: Finding,
+        hashes: Option<RawHashes>,
+        generation: u64,
+    ) {
+        let Some(waiter) = lock(&self.waiting).remove(ticket) else { return };
+        let outcome = match finding {
+            Finding::Clean if waiter.program && changed(&waiter) => {
+                return self.try_again(waiter);
+            }
+            Finding::Clean => Outcome::Verdict(Verdict::Clean),
+            Finding::Malicious(signature) => Outcome::Verdict(Verdict::Malicious(signature)),
+            Finding::Unreadable(_) => Outcome::Failure(FailureReason::Unreadable),
+        };
+        let allowed_content = matches!(outcome, Outcome::Verdict(Verdict::Malicious(_)))
+            && hashes.is_some_and(|hashes| {
+                self.shared.exclusions.allow_content(&hashes.to_hex().sha256)
+            });
+        let resolution = decide(&outcome, allowed_content, &self.shared.config);
+        match (outcome, resolution.follow_up) {
+            (
+                Outcome::Verdict(Verdict::Malicious(signature)),
+                FollowUp::Report | FollowUp::Quarantine,
+            ) => {
+                let hashes = hashes.map(|hashes| hashes.to_hex()).unwrap_or_default();
+                self.found(waiter, signature, hashes, resolution);
+            }
+            (Outcome::Failure(reason), _) => self.fail(waiter, reason),
+            (Outcome::Verdict(_), _) => {
+                let file = self.answer(waiter.pending, waiter.since, resolution.decision);
+                if resolution.follow_up == FollowUp::Remember && waiter.settled {
+                    let Waiter { facts, epoch, .. } = waiter;
+                    self.answered.push(Clean { file, facts, epoch, generation });
+                    if self.answered.len() == MOST_ANSWERED {
+                        self.answered.drain(..).for_each(|clean| clean.remember(&self.shared));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The file changed while its exec was held: what was scanned is not what would run.
+    pub(super) fn try_again(&mut self, mut waiter: Waiter) {
+        if waiter.changes >= MOST_CHANGES {
+            return self.fail(waiter, FailureReason::ChangingExec);
+        }
+        let Ok(facts) = Facts::of(waiter.pending.file()) else {
+            return self.fail(waiter, FailureReason::Unreadable);
+        };
+        waiter.facts = facts;
+        waiter.settled = false;
+        waiter.changes += 1;
+        waiter.attempts = 0;
+        let ticket = lock(&self.waiting).insert(waiter);
+        self.changing.push_back((Instant::now() + PAUSE, ticket));
+    }
+
+    /// A held detection: its opener stays held until the responder has looked it up, at most to
+    /// the deadline. When the responder is flooded, it is answered at once, and the file found
+    /// again by a rescan.
+    pub(super) fn found(
+        &self,
+        mut waiter: Waiter,
+        signature: Signature,
+        hashes: Hashes,
+        resolution: Resolution,
+    ) {
+        let Ok(file) = waiter.pending.file().try_clone_to_owned() else {
+            drop(self.answer(waiter.pending, waiter.since, resolution.decision));
+            return;
+        };
+        waiter.decided = Some(resolution.decision);
+        let (pid, facts) = (waiter.pending.pid(), waiter.facts);
+        let scan_type = if waiter.pending.is_exec() { ScanType::OnExec } else { ScanType::OnOpen };
+        let ticket = lock(&self.waiting).insert(waiter);
+        let inbox = Arc::clone(&self.inbox);
+        let found = Found {
+            pid,
+            seen: BootTime::now(),
+            answer_to: Some(LookedUp(Box::new(move || inbox.send(Message::LookedUp(ticket))))),
+            file,
+            facts,
+            signature,
+            hashes,
+            scan_type,
+            decision: Some(resolution.decision),
+            quarantine: resolution.follow_up == FollowUp::Quarantine,
+        };
+        if let Err(found) = self.shared.responder.found(found) {
+            self.release(ticket);
+            self.shared.later.rescan(found.file, pid);
+        }
+    }
+
+    /// Answers a waiter for whom everything is settled.
+    pub(super) fn release(&self, ticket: Ticket) {
+        let waiter = lock(&self.waiting).remove(ticket);
+        if let Some(waiter) = waiter {
+            self.shared.answer_overdue(waiter, FailureReason::Deadline);
+        }
+    }
+
+    /// No verdict: the failure table decides.
+    pub(super) fn fail(&self, waiter: Waiter, reason: FailureReason) {
+        self.fail_unheld(waiter.pending, waiter.since, reason);
+    }
+
+    pub(super) fn fail_unheld(&self, pending: Pending, since: Instant, reason: FailureReason) {
+        self.shared.fail(pending, since, reason);
+    }
+
+    pub(super) fn allow(&self, pending: Pending, since: Instant) {
+        drop(self.answer(pending, since, Decision::Allow));
+    }
+
+    pub(super) fn answer(&self, pending: Pending, since: Instant, decision: Decision) -> OwnedFd {
+        self.shared.answer(pending, since, decision)
+    }
+
+    pub(super) fn report_failure(&self, reason: FailureReason, decision: Option<Decision>) {
+        self.shared.counters.count_failure(reason);
+        self.shared.responder.failed(Failed {
+            reason,
+            decision,
+            file: None,
+            pid: 0,
+            rescan: false,
+        });
+    }
+}
+
+/// True when the file is not what it was before the scan, or somebody can still change it.
+fn changed(waiter: &Waiter) -> bool {
+    has_writer(waiter.pending.file())
+        || Facts::of(waiter.pending.file())
+            .map_or(true, |now| now.identity != waiter.facts.identity)
+}
