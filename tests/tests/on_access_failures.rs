@@ -14,12 +14,17 @@ use holdfast_tests::scratch::Scratch;
 use holdfast_tests::{eicar, require_root, until};
 use nix::sys::signal::Signal;
 
-/// A file whose malicious content nobody has closed yet: only an open finds it.
-fn unclosed_bait(scratch: &Scratch, name: &str) -> (std::path::PathBuf, File) {
+/// A file that somebody still writes: no close leads to a scan, and no verdict is kept.
+fn unclosed(scratch: &Scratch, name: &str, content: &[u8]) -> (std::path::PathBuf, File) {
     let path = scratch.join(name);
     let writer = File::create(&path).expect("create");
-    writer.write_all_at(&eicar(), 0).expect("write");
+    writer.write_all_at(content, 0).expect("write");
     (path, writer)
+}
+
+/// A malicious file that only an open finds.
+fn unclosed_bait(scratch: &Scratch, name: &str) -> (std::path::PathBuf, File) {
+    unclosed(scratch, name, &eicar())
 }
 
 #[test]
@@ -52,8 +57,7 @@ fn strict_denies_what_it_could_not_judge() {
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let setup = protect(&scratch).on_access("deadline_ms = 500\nstrict = true");
     let agent = setup.start().expect("agent");
-    let path = scratch.join("clean");
-    fs::write(&path, "clean").expect("write");
+    let (path, _writer) = unclosed(&scratch, "clean", b"clean");
     signal_workers(&agent, Signal::SIGSTOP);
     let begin = Instant::now();
     assert_blocked(&path);
@@ -91,8 +95,7 @@ fn agent_killed_while_fifty_opens_are_held_lets_all_go_within_a_second() {
     let scratch = Scratch::ext4().expect("scratch");
     let setup = protect(&scratch).on_access("deadline_ms = 30000");
     let mut agent = setup.start().expect("agent");
-    let path = scratch.join("clean");
-    fs::write(&path, "clean").expect("write");
+    let (path, _writer) = unclosed(&scratch, "clean", b"clean");
     signal_workers(&agent, Signal::SIGSTOP);
     let held = counter(&agent, "held");
     std::thread::scope(|scope| {
@@ -132,8 +135,7 @@ fn agent_that_stops_lets_everybody_go() {
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let setup = protect(&scratch).on_access("deadline_ms = 30000");
     let mut agent = setup.start().expect("agent");
-    let path = scratch.join("clean");
-    fs::write(&path, "clean").expect("write");
+    let (path, _writer) = unclosed(&scratch, "clean", b"clean");
     signal_workers(&agent, Signal::SIGSTOP);
     let held = counter(&agent, "held");
     std::thread::scope(|scope| {
@@ -432,4 +434,49 @@ fn content_that_is_not_what_was_judged_is_not_taken() {
             "{item}"
         );
     }
+}
+
+#[test]
+fn log_that_nobody_reads_stops_nothing() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let home = tempfile::tempdir().expect("temporary folder");
+    let config = home.path().join("holdfast.toml");
+    let text = format!(
+        "state_dir = \"{0}/state\"\nsocket = \"{0}/socket\"\n[on_access]\nprotect = [\"{1}\"]\n\
+         mode = \"block\"\n[sensor]\nenabled = false\n",
+        home.path().display(),
+        scratch.path().display()
+    );
+    fs::write(&config, text).expect("config");
+    // A pipe that is full before the agent writes its first line, but for what says it is ready.
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).expect("a small pipe");
+    let mut agent = std::process::Command::new(holdfast_tests::agent::binary("holdfastd"))
+        .arg("--config")
+        .arg(&config)
+        .stderr(writer)
+        .spawn()
+        .expect("agent");
+    let held = until(SOON, || {
+        let (path, _writer) = unclosed_bait(&scratch, "probe");
+        let denied = File::open(&path).is_err();
+        let _ = fs::remove_file(&path);
+        denied.then_some(())
+    });
+    for round in 0..100 {
+        let path = scratch.join(format!("bait-{round}"));
+        fs::write(&path, eicar()).expect("write");
+        assert_blocked(&path);
+    }
+    let empty = until(SOON, || {
+        let baits = fs::read_dir(scratch.path()).ok()?.flatten();
+        (baits.filter(|entry| entry.file_name().to_string_lossy().starts_with("bait")).count() == 0)
+            .then_some(())
+    });
+    agent.kill().expect("kill");
+    agent.wait().expect("wait");
+    drop(reader);
+    held.expect("protected");
+    empty.expect("all were quarantined");
 }

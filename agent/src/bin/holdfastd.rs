@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// Realtime protection for this host, in the foreground.
 ///
@@ -32,20 +30,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(64) } else { ExitCode::SUCCESS };
         }
     };
-    start_log();
-    holdfast_agent::daemon::main(&arguments.config)
-}
-
-/// To journald under systemd, else to standard error. `HOLDFAST_LOG` chooses what.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HOLDFAST_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
-    match std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok()) {
-        Some(journald) => registry.with(journald).init(),
-        None => {
-            let plain = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-            registry.with(plain.with_target(false)).init();
-        }
+    if let Err(error) = holdfast_agent::daemon::log::start() {
+        eprintln!("holdfastd: cannot start the log: {error}");
+        return ExitCode::FAILURE;
     }
+    holdfast_agent::daemon::main(&arguments.config)
 }

@@ -10,6 +10,7 @@
 //! whatever fails before ends the start with one clear error.
 
 mod demand;
+pub mod log;
 mod operator;
 mod state;
 mod watch;
@@ -118,7 +119,7 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
     agent.journal.record(EventBody::AgentStopped);
     agent.journal.flush();
     state.stopped()?;
-    eprintln!("holdfastd: stopped");
+    tracing::info!("stopped");
     Ok(())
 }
 
