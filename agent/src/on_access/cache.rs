@@ -115,10 +115,16 @@ impl Cache {
 /// True when the file's last change lies so far back that the next one must get another time.
 #[must_use]
 pub fn settled(identity: &Identity, now: SystemTime) -> bool {
+    long_ago(identity.changed, now)
+}
+
+/// True when a time stamp of a file lies two clock ticks back, and not in the future.
+#[must_use]
+pub fn long_ago(stamp: (i64, u32), now: SystemTime) -> bool {
     let Ok(now) = now.duration_since(UNIX_EPOCH) else { return false };
-    let changed = i128::from(identity.changed.0) * 1_000_000_000 + i128::from(identity.changed.1);
+    let stamp = i128::from(stamp.0) * 1_000_000_000 + i128::from(stamp.1);
     // Cannot overflow: nanoseconds since 1970 fit 64 bits until 2554.
-    now.as_nanos().cast_signed() - changed > SETTLED_NS
+    now.as_nanos().cast_signed() - stamp > SETTLED_NS
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ use crate::sys::fanotify::Group;
 /// The table is looked at this often even when the kernel says nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
+const HIDDEN: &str = "hidden below another mount";
+
 /// What is protected now.
 pub struct Coverage {
     group: Arc<Group>,
@@ -99,8 +101,15 @@ impl Coverage {
             let mount = plan.mount();
             // Each time anew: an id may by now be that of another mount, and marking what is
             // marked changes nothing.
-            let state = self.carry_out(&plan, &mut roots);
-            if states.remove(&mount.id).as_ref() != Some(&state) {
+            let before = states.remove(&mount.id);
+            let mut state = self.carry_out(&plan, &mut roots);
+            if state.reason.as_deref() == Some(HIDDEN)
+                && let Some(known) = before.as_ref().filter(|known| known.protected)
+            {
+                // Marked while it could be reached; covering it has not changed that.
+                state = known.clone();
+            }
+            if before.as_ref() != Some(&state) {
                 self.tell(&state);
             }
             seen.insert(mount.id, state);
@@ -155,7 +164,7 @@ impl Coverage {
         let statx = rustix::fs::statx(&point, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
             .map_err(|error| error.to_string())?;
         if statx.stx_mask & StatxFlags::MNT_ID.bits() != 0 && statx.stx_mnt_id != mount.id {
-            return Err("hidden below another mount".to_owned());
+            return Err(HIDDEN.to_owned());
         }
         if !mount.idmapped {
             roots.extend(Root::of(point.as_fd(), &mount.point).ok());

@@ -249,10 +249,22 @@ impl Loop {
         let epoch = shared.cache.epoch(&facts.identity);
         // A writer that is there before the scan can store through a mapping, unseen, and be gone
         // after it: such a verdict is used once.
-        let settled = !writer && cache::settled(&facts.identity, SystemTime::now());
+        let now = SystemTime::now();
+        let settled = !writer && cache::settled(&facts.identity, now);
+        let written_long_ago = cache::long_ago(facts.modified, now);
         let (changes, attempts, decided) = (0, 0, None);
-        let waiter =
-            Waiter { pending, facts, settled, epoch, since, program, changes, attempts, decided };
+        let waiter = Waiter {
+            pending,
+            facts,
+            settled,
+            written_long_ago,
+            epoch,
+            since,
+            program,
+            changes,
+            attempts,
+            decided,
+        };
         let mut waiting = lock(&self.waiting);
         if waiting.len() >= shared.most_held {
             drop(waiting);
@@ -321,6 +333,14 @@ impl Loop {
             drop(waiting);
             count(&self.shared.counters.cached);
             drop(self.answer(waiter.pending, waiter.since, Decision::Allow));
+            return false;
+        }
+        if let Some(sentence) = self.shared.condemned.get(&waiter.facts)
+            && !has_writer(waiter.pending.file())
+        {
+            let Some(waiter) = waiting.remove(ticket) else { return false };
+            drop(waiting);
+            self.condemn(waiter, sentence);
             return false;
         }
         waiter.attempts += 1;
@@ -446,8 +466,11 @@ impl Loop {
     // ---- deadlines -------------------------------------------------------------------------
 
     fn next_deadline(&self) -> Option<rustix::event::Timespec> {
-        let oldest = lock(&self.waiting).oldest()?;
-        let mut left = self.shared.soft_deadline.saturating_sub(oldest.elapsed());
+        let (oldest, patience) = {
+            let waiting = lock(&self.waiting);
+            (waiting.oldest()?, waiting.patience(self.shared.soft_deadline))
+        };
+        let mut left = patience.saturating_sub(oldest.elapsed());
         if let Some((due, _)) = self.changing.front() {
             left = left.min(due.saturating_duration_since(Instant::now()));
         }

@@ -1,12 +1,13 @@
 //! On access: every open and exec on a protected file system is held until the scan core has
 //! given its verdict, or the deadline has passed.
 //!
-//! [`hold`] is the loop that everything else serves: [`settle`] (answers), [`waiting`] (who waits), [`cache`] (what is
+//! [`hold`] is the loop that everything else serves: [`settle`] (answers), [`waiting`] (who waits), [`cache`] and [`condemned`] (what is
 //! known), [`decide`] (the table), [`exclude`], [`later`] (scans that nobody waits for),
 //! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`] and [`mounts`]
 //! (what is marked), [`counters`].
 
 mod cache;
+mod condemned;
 mod counters;
 mod coverage;
 mod decide;
@@ -35,6 +36,7 @@ pub use self::counters::Counters;
 pub use self::exclude::Exclusions;
 
 use self::cache::{Cache, Epoch};
+use self::condemned::Condemned;
 use self::coverage::Coverage;
 use self::hold::{Loop, Parts};
 use self::inbox::{Inbox, Message};
@@ -43,7 +45,7 @@ use self::marks::Marks;
 use self::nursery::Nursery;
 use self::waiting::Waiter;
 use self::watchdog::{Watchdog, Watched};
-use crate::config::{Config, OnAccess as OnAccessConfig};
+use crate::config::{Config, Mode, OnAccess as OnAccessConfig};
 use crate::respond::{Failed, Responder};
 use crate::scan::WorkerFactory;
 use crate::sys::fanotify::{Group, Pending};
@@ -58,6 +60,7 @@ pub(crate) struct Shared {
     counters: Arc<Counters>,
     exclusions: Arc<Exclusions>,
     cache: Cache,
+    condemned: Condemned,
     /// Verdicts of workers with older rules are used once and not kept.
     generation: AtomicU64,
     /// Opens held by one loop at most.
@@ -134,8 +137,9 @@ impl OnAccess {
         let marks = Arc::new(Marks::new(Arc::clone(&group), no_long_pins));
         let coverage =
             Arc::new(Coverage::new(Arc::clone(&group), Arc::clone(&marks), protect, report));
-        let margin = (config.on_access.deadline / 10)
-            .clamp(Duration::from_millis(10), Duration::from_millis(200));
+        // Answers are begun so much earlier: a crowd takes a while to be answered.
+        let margin = (config.on_access.deadline / 5)
+            .clamp(Duration::from_millis(20), Duration::from_millis(500));
         let (loops, seats) = layout(config.scan.workers);
         let shared = Arc::new(Shared {
             group,
@@ -144,6 +148,7 @@ impl OnAccess {
             counters,
             exclusions,
             cache: Cache::default(),
+            condemned: Condemned::default(),
             generation: AtomicU64::new(factory.generation()),
             most_held: most_held(loops),
             soft_deadline: config.on_access.deadline - margin,
@@ -210,11 +215,19 @@ impl OnAccess {
                 inbox: Arc::clone(inbox),
             });
             let new = Loop::new(parts).map_err(OnAccessError::Start)?;
-            self.spawn("hold", move || new.run()).map_err(OnAccessError::Start)?;
+            self.spawn("hold", move || {
+                prefer_this_thread();
+                new.run();
+            })
+            .map_err(OnAccessError::Start)?;
         }
         let stop = self.stop.try_clone().map_err(OnAccessError::Start)?;
         let watchdog = Watchdog::new(Arc::clone(&self.shared), watched, stop);
-        self.spawn("watchdog", move || watchdog.run(tick)).map_err(OnAccessError::Start)
+        self.spawn("watchdog", move || {
+            prefer_this_thread();
+            watchdog.run(tick);
+        })
+        .map_err(OnAccessError::Start)
     }
 
     fn follow_owners(&self) -> std::io::Result<()> {
@@ -335,7 +348,10 @@ impl Shared {
 
     /// Answers somebody who has waited long enough: as decided, or by the failure table.
     fn answer_overdue(&self, waiter: Waiter, reason: FailureReason) {
-        match waiter.decided {
+        let sentence = self.condemned.get(&waiter.facts);
+        let known_malicious = self.config.mode == Mode::Block
+            && sentence.is_some_and(|known| !self.exclusions.allow_content(&known.hashes.sha256));
+        match waiter.decided.or(known_malicious.then_some(Decision::Deny)) {
             Some(decision) => drop(self.answer(waiter.pending, waiter.since, decision)),
             None => self.fail(waiter.pending, waiter.since, reason),
         }
@@ -389,6 +405,7 @@ impl Shared {
 
     fn forget_everything(&self) {
         self.cache.clear();
+        self.condemned.clear();
         if let Err(error) = self.group.notice_all() {
             tracing::error!(%error, "ignore marks could not be dropped");
         }
@@ -401,6 +418,14 @@ fn parent_of(pid: u32) -> Option<u32> {
     // The name in brackets may hold anything, brackets too.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Somebody waits for this thread: it goes before ordinary ones when processors are short
+/// (`setpriority(2)`: on Linux a thread has its own).
+fn prefer_this_thread() {
+    if let Err(error) = rustix::process::setpriority_process(None, -10) {
+        tracing::warn!(%error, "no preference for held opens when processors are short");
+    }
 }
 
 /// How many loops lead, and workers for each: a loop a few cores, two workers at least, since one

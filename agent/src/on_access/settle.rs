@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signature, Verdict};
@@ -12,6 +13,7 @@ use holdfast_common::wire::{Finding, RawHashes};
 
 use crate::on_access::Shared;
 use crate::on_access::cache::Epoch;
+use crate::on_access::condemned::Sentence;
 use crate::on_access::decide::{FollowUp, Outcome, Resolution, decide};
 use crate::on_access::hold::{Loop, lock};
 use crate::on_access::inbox::Message;
@@ -53,37 +55,47 @@ impl Loop {
         generation: u64,
     ) {
         let Some(waiter) = lock(&self.waiting).remove(ticket) else { return };
-        let outcome = match finding {
-            Finding::Clean if waiter.program && changed(&waiter) => {
-                return self.try_again(waiter);
-            }
-            Finding::Clean => Outcome::Verdict(Verdict::Clean),
-            Finding::Malicious(signature) => Outcome::Verdict(Verdict::Malicious(signature)),
-            Finding::Unreadable(_) => Outcome::Failure(FailureReason::Unreadable),
-        };
-        let allowed_content = matches!(outcome, Outcome::Verdict(Verdict::Malicious(_)))
-            && hashes.is_some_and(|hashes| {
-                self.shared.exclusions.allow_content(&hashes.to_hex().sha256)
-            });
-        let resolution = decide(&outcome, allowed_content, &self.shared.config);
-        match (outcome, resolution.follow_up) {
-            (
-                Outcome::Verdict(Verdict::Malicious(signature)),
-                FollowUp::Report | FollowUp::Quarantine,
-            ) => {
+        match finding {
+            Finding::Clean if waiter.program && changed(&waiter) => self.try_again(waiter),
+            Finding::Clean => self.clear(waiter, generation),
+            Finding::Malicious(signature) => {
                 let hashes = hashes.map(|hashes| hashes.to_hex()).unwrap_or_default();
+                let sentence = Sentence { signature, hashes };
+                let current = generation == self.shared.generation.load(Relaxed);
+                if waiter.written_long_ago && current {
+                    self.shared.condemned.add(&waiter.facts, sentence.clone());
+                }
+                self.condemn(waiter, sentence);
+            }
+            Finding::Unreadable(_) => self.fail(waiter, FailureReason::Unreadable),
+        }
+    }
+
+    /// The content is clean: the answer first, then what spares the next open a scan.
+    fn clear(&mut self, waiter: Waiter, generation: u64) {
+        let outcome = Outcome::Verdict(Verdict::Clean);
+        let resolution = decide(&outcome, false, &self.shared.config);
+        let Waiter { pending, facts, epoch, since, settled, .. } = waiter;
+        let file = self.answer(pending, since, resolution.decision);
+        if resolution.follow_up == FollowUp::Remember && settled {
+            self.answered.push(Clean { file, facts, epoch, generation });
+            if self.answered.len() == MOST_ANSWERED {
+                self.answered.drain(..).for_each(|clean| clean.remember(&self.shared));
+            }
+        }
+    }
+
+    /// The content is malicious, by a scan just now or a moment ago.
+    pub(super) fn condemn(&self, waiter: Waiter, Sentence { signature, hashes }: Sentence) {
+        let allowed = self.shared.exclusions.allow_content(&hashes.sha256);
+        let outcome = Outcome::Verdict(Verdict::Malicious(signature.clone()));
+        let resolution = decide(&outcome, allowed, &self.shared.config);
+        match resolution.follow_up {
+            FollowUp::Report | FollowUp::Quarantine => {
                 self.found(waiter, signature, hashes, resolution);
             }
-            (Outcome::Failure(reason), _) => self.fail(waiter, reason),
-            (Outcome::Verdict(_), _) => {
-                let file = self.answer(waiter.pending, waiter.since, resolution.decision);
-                if resolution.follow_up == FollowUp::Remember && waiter.settled {
-                    let Waiter { facts, epoch, .. } = waiter;
-                    self.answered.push(Clean { file, facts, epoch, generation });
-                    if self.answered.len() == MOST_ANSWERED {
-                        self.answered.drain(..).for_each(|clean| clean.remember(&self.shared));
-                    }
-                }
+            FollowUp::Nothing | FollowUp::Remember | FollowUp::ReportFailure | FollowUp::Rescan => {
+                drop(self.answer(waiter.pending, waiter.since, resolution.decision));
             }
         }
     }
@@ -98,6 +110,7 @@ impl Loop {
         };
         waiter.facts = facts;
         waiter.settled = false;
+        waiter.written_long_ago = false;
         waiter.changes += 1;
         waiter.attempts = 0;
         let ticket = lock(&self.waiting).insert(waiter);

@@ -22,6 +22,8 @@ pub(super) struct Waiter {
     pub(super) facts: Facts,
     /// Its last change lies far enough back for the verdict to be kept.
     pub(super) settled: bool,
+    /// Its last modification lies far enough back for a bad verdict to be kept.
+    pub(super) written_long_ago: bool,
     /// Opens that can write, before the scan.
     pub(super) epoch: Epoch,
     /// When the loop read the event.
@@ -35,6 +37,9 @@ pub(super) struct Waiter {
     /// What to answer, once that is settled: it is held only for its opener to be looked up.
     pub(super) decided: Option<Decision>,
 }
+
+/// Time to answer one waiter, generously.
+const ANSWER: Duration = Duration::from_micros(50);
 
 /// Names a waiter; never used twice.
 pub(super) type Ticket = u64;
@@ -97,14 +102,21 @@ impl Waiting {
         Some(waiter)
     }
 
-    /// Takes out the oldest waiter if it has waited for `limit` or more.
+    /// How long the oldest may wait so that the last of the crowd behind it is still answered
+    /// within `limit`.
+    pub(super) fn patience(&self, limit: Duration) -> Duration {
+        let crowd = u32::try_from(self.count).unwrap_or(u32::MAX);
+        limit - ANSWER.saturating_mul(crowd).min(limit / 2)
+    }
+
+    /// Takes out the oldest waiter if it has waited for as long as `limit` allows.
     pub(super) fn remove_overdue(
         &mut self,
         now: Instant,
         limit: Duration,
     ) -> Option<(Ticket, Waiter)> {
         let (since, ticket) = *self.order.front()?;
-        if now.saturating_duration_since(since) < limit {
+        if now.saturating_duration_since(since) < self.patience(limit) {
             return None;
         }
         self.remove(ticket).map(|waiter| (ticket, waiter))
@@ -142,8 +154,18 @@ mod tests {
         let facts = Facts::of(file.as_fd()).expect("statx");
         let epoch = Cache::default().epoch(&facts.identity);
         let pending = Pending::unconnected(file.into());
-        let (settled, program, changes, attempts, decided) = (false, false, 0, 0, None);
-        Waiter { pending, facts, settled, epoch, since, program, changes, attempts, decided }
+        Waiter {
+            pending,
+            facts,
+            settled: false,
+            written_long_ago: false,
+            epoch,
+            since,
+            program: false,
+            changes: 0,
+            attempts: 0,
+            decided: None,
+        }
     }
 
     #[test]
@@ -156,7 +178,7 @@ mod tests {
         let first_again = waiting.insert(came_back);
         assert!(waiting.get_mut(first).is_none(), "an old ticket names nobody");
         let limit = Duration::from_millis(50);
-        assert!(waiting.remove_overdue(start + Duration::from_millis(49), limit).is_none());
+        assert!(waiting.remove_overdue(start + Duration::from_millis(48), limit).is_none());
         let now = start + Duration::from_millis(55);
         assert_eq!(waiting.remove_overdue(now, limit).map(|(ticket, _)| ticket), Some(first_again));
         assert!(waiting.remove_overdue(now, limit).is_none());
