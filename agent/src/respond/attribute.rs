@@ -56,10 +56,7 @@ impl Attribution {
 
     fn attribute(&mut self, found: Found) {
         let process = self.look_up(found.pid, found.seen);
-        let parents = process
-            .as_ref()
-            .map(|process| self.table.ancestors(process, MOST_PARENTS))
-            .unwrap_or_default();
+        let parents = process.as_ref().map(|process| self.parents(process)).unwrap_or_default();
         let path = path_of(&found.file);
         if let Some(told) = found.answer_to {
             told.0();
@@ -81,6 +78,25 @@ impl Attribution {
         if self.judged.send(judged).is_err() {
             tracing::error!("the responder has ended before its time");
         }
+    }
+
+    /// From the process table; where that is behind (the sensor is slow, or off), from /proc.
+    fn parents(&mut self, process: &ProcessInfo) -> Vec<ProcessInfo> {
+        let mut chain: Vec<ProcessInfo> = Vec::new();
+        let mut last = process.clone();
+        while chain.len() < MOST_PARENTS {
+            let mut known = self.table.ancestors(&last, MOST_PARENTS - chain.len());
+            if known.is_empty() {
+                let Some(parent) = last.parent else { break };
+                let seen = BootTime(parent.start_ns);
+                let found = self.look_up(parent.pid, seen).filter(|found| found.key == parent);
+                let Some(found) = found else { break };
+                known.push(found);
+            }
+            last.clone_from(&known[known.len() - 1]);
+            chain.append(&mut known);
+        }
+        chain
     }
 
     fn look_up(&mut self, pid: u32, seen: BootTime) -> Option<ProcessInfo> {
