@@ -383,7 +383,7 @@ impl Loop {
         let Some(ticket) = ticket else { return };
         let mut waiting = lock(&self.waiting);
         let Some(waiter) = waiting.get_mut(ticket) else { return };
-        if waiter.attempts < MOST_ATTEMPTS - 1 {
+        if waiter.attempts < MOST_ATTEMPTS {
             let size = waiter.facts.identity.size;
             drop(waiting);
             self.queue(ticket, size);
