@@ -38,6 +38,18 @@ pub enum EventBody {
     Exec(Box<ExecEvent>),
     /// A packet or raw socket was opened or bound.
     PacketSocket(Box<PacketSocketEvent>),
+    /// A process did something to itself, another process or the kernel.
+    Activity(Box<ActivityEvent>),
+    /// A process used the network.
+    Network(Box<NetworkEvent>),
+    /// Somebody touched a file that matters.
+    File(Box<FileEvent>),
+    /// The protection proved itself, or failed to, and that differs from the last time.
+    Proof(ProofEvent),
+    /// The host was cut off or released.
+    Isolation(IsolationEvent),
+    /// Somebody interfered with the agent.
+    Tampering(Box<TamperingEvent>),
     /// The agent became ready.
     AgentStarted(AgentStarted),
     /// The agent stopped in order.
@@ -63,6 +75,12 @@ impl EventBody {
             Self::Quarantine(_) => "quarantine",
             Self::Exec(_) => "exec",
             Self::PacketSocket(_) => "packet_socket",
+            Self::Activity(_) => "activity",
+            Self::Network(_) => "network",
+            Self::File(_) => "file",
+            Self::Proof(_) => "proof",
+            Self::Isolation(_) => "isolation",
+            Self::Tampering(_) => "tampering",
             Self::AgentStarted(_) => "agent_started",
             Self::AgentStopped => "agent_stopped",
             Self::ProtectionGap(_) => "protection_gap",
@@ -75,7 +93,14 @@ impl EventBody {
     /// Telemetry may be dropped (and counted) under load; everything else may not.
     #[must_use]
     pub const fn is_telemetry(&self) -> bool {
-        matches!(self, Self::Exec(_) | Self::PacketSocket(_))
+        matches!(
+            self,
+            Self::Exec(_)
+                | Self::PacketSocket(_)
+                | Self::Activity(_)
+                | Self::Network(_)
+                | Self::File(_)
+        )
     }
 }
 
@@ -145,6 +170,18 @@ pub struct ModelDetection {
     pub parents: Vec<ProcessInfo>,
     /// The fields that the model looked at.
     pub evidence: BTreeMap<String, String>,
+    /// Ids of the events that made it, oldest first; more than one for correlations.
+    #[serde(default)]
+    pub events: Vec<Uuid>,
+    /// What an operator should look at and do.
+    #[serde(default)]
+    pub advice: String,
+    /// What the policy asks for: none, alert, kill, deny, isolate.
+    #[serde(default)]
+    pub response: String,
+    /// What was done, with its success or failure in words; empty when nothing was to be done.
+    #[serde(default)]
+    pub responded: String,
     /// True when `holdfast simulate` caused it.
     pub simulated: bool,
 }
@@ -186,6 +223,240 @@ pub struct ExecEvent {
     pub process: ProcessInfo,
     /// Ancestors, nearest first (at most a few; the process table has the rest).
     pub parents: Vec<ProcessInfo>,
+    /// How many starts this event stands for: equal ones (same parent, same executable) are put
+    /// together while there are more than can be told one by one. The first one's facts are shown.
+    #[serde(default = "one")]
+    pub count: u64,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+/// What a process did, other than start or use the network or files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityEvent {
+    /// Who did it.
+    pub process: ProcessInfo,
+    /// Ancestors, nearest first.
+    pub parents: Vec<ProcessInfo>,
+    /// What.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// How many equal ones this event stands for.
+    #[serde(default = "one")]
+    pub count: u64,
+}
+
+/// What a process did. The tag in JSON is `activity`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "activity", rename_all = "snake_case")]
+pub enum Activity {
+    /// Made a process (`fork`, `clone` without `CLONE_THREAD`).
+    Fork {
+        /// The new process.
+        child: ProcessKey,
+        /// New namespaces that it got: `mnt`, `pid`, `net`, `user`, `uts`, `ipc`, `cgroup`,
+        /// `time`.
+        namespaces: Vec<String>,
+    },
+    /// Ended.
+    Exit {
+        /// Exit status, 0 to 255.
+        code: u32,
+        /// Signal that ended it.
+        signal: Option<u32>,
+    },
+    /// Has other user ids or capabilities than before, other than by exec.
+    Credentials {
+        /// The system call or hook that showed it, e.g. `setuid`.
+        call: String,
+        /// Real user id before.
+        old_uid: u32,
+        /// Effective user id before.
+        old_euid: u32,
+        /// Real user id after.
+        new_uid: u32,
+        /// Effective user id after.
+        new_euid: u32,
+    },
+    /// `ptrace`.
+    Ptrace {
+        /// `attach`, `seize`, `poke`, `traceme`, or the request's number.
+        request: String,
+        /// The other process.
+        target: Box<ProcessInfo>,
+    },
+    /// `process_vm_writev`, or a write to `/proc/PID/mem`.
+    MemoryWrite {
+        /// Whose memory.
+        target: Box<ProcessInfo>,
+    },
+    /// A signal to the agent or one of its workers.
+    Signal {
+        /// Its number.
+        signal: u32,
+        /// Who gets it.
+        target: Box<ProcessInfo>,
+    },
+    /// A kernel module was loaded.
+    ModuleLoad {
+        /// Its name.
+        name: String,
+        /// True when it taints the kernel (out of tree, unsigned, forced).
+        tainted: bool,
+    },
+    /// An eBPF program was loaded.
+    BpfLoad {
+        /// The program type's name, e.g. `kprobe`.
+        program_type: String,
+        /// Name that its author gave it.
+        name: String,
+    },
+    /// `memfd_create`.
+    Memfd {
+        /// Its name.
+        name: String,
+    },
+    /// `mount`, `move_mount`, `umount` …
+    Mount {
+        /// The system call.
+        call: String,
+        /// Where it is mounted.
+        target: String,
+        /// What is mounted; empty when unknown.
+        source: String,
+        /// File system type; empty when unknown.
+        fs_type: String,
+    },
+    /// `setns` or `unshare`.
+    Namespaces {
+        /// The system call.
+        call: String,
+        /// As in [`Activity::Fork`].
+        namespaces: Vec<String>,
+    },
+}
+
+impl Activity {
+    /// The tag, as in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Fork { .. } => "fork",
+            Self::Exit { .. } => "exit",
+            Self::Credentials { .. } => "credentials",
+            Self::Ptrace { .. } => "ptrace",
+            Self::MemoryWrite { .. } => "memory_write",
+            Self::Signal { .. } => "signal",
+            Self::ModuleLoad { .. } => "module_load",
+            Self::BpfLoad { .. } => "bpf_load",
+            Self::Memfd { .. } => "memfd",
+            Self::Mount { .. } => "mount",
+            Self::Namespaces { .. } => "namespaces",
+        }
+    }
+}
+
+/// A process used the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkEvent {
+    /// Who did it; for `accept`, who listens.
+    pub process: ProcessInfo,
+    /// Ancestors, nearest first.
+    pub parents: Vec<ProcessInfo>,
+    /// `connect`, `accept`, `bind`, `listen`, `send` (UDP to a new peer), `dns_question`,
+    /// `dns_answer`.
+    pub action: String,
+    /// `tcp`, `udp`, or the protocol's number.
+    pub protocol: String,
+    /// This host's address, empty when not chosen yet.
+    pub local_address: String,
+    /// This host's port, 0 when not chosen yet.
+    pub local_port: u16,
+    /// The other side's address; empty for bind and listen.
+    pub remote_address: String,
+    /// The other side's port.
+    pub remote_port: u16,
+    /// The name that was asked for; empty but for DNS.
+    #[serde(default)]
+    pub dns_name: String,
+    /// `A`, `AAAA`, `TXT`…; empty but for DNS.
+    #[serde(default)]
+    pub dns_type: String,
+    /// Addresses and names that were answered.
+    #[serde(default)]
+    pub dns_answers: Vec<String>,
+    /// How many equal ones this event stands for.
+    #[serde(default = "one")]
+    pub count: u64,
+}
+
+/// Somebody touched a file that the policy's list names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEvent {
+    /// Who did it; only its key where it was gone before it could be looked at.
+    pub process: ProcessInfo,
+    /// Ancestors, nearest first.
+    pub parents: Vec<ProcessInfo>,
+    /// `read`, `open_write`, `write`, `create`, `rename`, `delete`, `attributes` (mode, owner,
+    /// times, extended attributes, links).
+    pub action: String,
+    /// The file.
+    pub path: String,
+    /// Its name before, for a rename.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Which part of the list: `credentials`, `cron`, `systemd`, `ssh_keys`, `shell_profile`,
+    /// `preload`, `sudoers`, `pam`, `kernel`, `web_root`, `logs`, `agent`, `watched`.
+    pub class: String,
+    /// Permission bits after it happened, where the file is still there.
+    #[serde(default)]
+    pub mode: Option<u32>,
+    /// True when a set-user-id or set-group-id bit is there now.
+    #[serde(default)]
+    pub set_id: bool,
+    /// How many equal ones this event stands for.
+    #[serde(default = "one")]
+    pub count: u64,
+}
+
+/// One line of a self-proof that differs from the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofEvent {
+    /// What was to be proven, e.g. `on access: /srv`.
+    pub capability: String,
+    /// Proven or not.
+    pub ok: bool,
+    /// What was seen.
+    pub evidence: String,
+}
+
+/// The host was cut off from the network, or released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationEvent {
+    /// `isolated`, `released`, `restored` (at boot or after an upgrade), `refused` (rolled back),
+    /// `expired`, `broken` (somebody removed a part).
+    pub action: String,
+    /// Why, or who asked.
+    pub reason: String,
+    /// The addresses that stay reachable.
+    pub allowed: Vec<String>,
+}
+
+/// Somebody interfered with the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TamperingEvent {
+    /// Who, when it is known.
+    pub process: Option<ProcessInfo>,
+    /// Ancestors, nearest first.
+    pub parents: Vec<ProcessInfo>,
+    /// What: `signal`, `ptrace`, `unlink`, `write`, `detach`, `unit_disabled`…
+    pub action: String,
+    /// What it was done to.
+    pub target: String,
+    /// True when it was denied.
+    pub denied: bool,
 }
 
 /// A packet or raw socket.

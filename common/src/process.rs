@@ -1,5 +1,7 @@
 //! Facts about a process, as they go into events.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What names a process for ever: a pid is reused, a pid with its start time is not.
@@ -41,7 +43,41 @@ pub struct ProcessInfo {
     pub cwd: String,
     /// Container id taken from the cgroup path, if any.
     pub container: Option<String>,
+    /// Path of its control group (v2, else the systemd or first v1 hierarchy), empty when unknown.
+    #[serde(default)]
+    pub cgroup: String,
+    /// Session id in the initial pid namespace, 0 when unknown.
+    #[serde(default)]
+    pub session: u32,
+    /// Controlling terminal as in `/dev`, e.g. `pts/3`; empty for none.
+    #[serde(default)]
+    pub tty: String,
+    /// The script that `exe` interprets (`#!`), `None` for a program.
+    #[serde(default)]
+    pub script: Option<String>,
+    /// SHA-256 of the executable, from the descriptor that its exec was held by; `None` when the
+    /// file system is not protected or the hash is not known yet.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// Environment variables that change what a program loads or does, see
+    /// [`WATCHED_ENVIRONMENT`], as they were at exec.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
 }
+
+/// Environment variables that exec events carry.
+pub const WATCHED_ENVIRONMENT: [&str; 10] = [
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "LD_AUDIT",
+    "LD_DEBUG",
+    "HISTFILE",
+    "HISTSIZE",
+    "PROMPT_COMMAND",
+    "BASH_ENV",
+    "PYTHONPATH",
+    "SSH_CONNECTION",
+];
 
 impl ProcessInfo {
     /// The arguments as one line for people: quoted only where a shell would need it.

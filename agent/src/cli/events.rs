@@ -1,7 +1,7 @@
 //! `holdfast events`: one line an event, oldest first.
 
 use holdfast_common::control::{Reply, Request};
-use holdfast_common::event::{Event, EventBody};
+use holdfast_common::event::{Activity, Event, EventBody, NetworkEvent};
 use holdfast_common::process::ProcessInfo;
 use holdfast_common::verdict::{Decision, Disposition, ScanType};
 
@@ -116,6 +116,35 @@ fn what(body: &EventBody) -> String {
             socket.interface,
             who(&socket.process)
         ),
+        EventBody::Activity(event) => {
+            format!("{}: {}{}", activity(&event.activity), who(&event.process), times(event.count))
+        }
+        EventBody::Network(event) => network(event),
+        EventBody::File(event) => {
+            let from = event.from.as_deref().map(|from| format!(" from {from}"));
+            let (from, set_id) = (from.unwrap_or_default(), event.set_id);
+            let set_id = if set_id { " (set-id)" } else { "" };
+            format!(
+                "{} {}{from}{set_id} [{}]: {}{}",
+                event.action,
+                event.path,
+                event.class,
+                who(&event.process),
+                times(event.count)
+            )
+        }
+        EventBody::Proof(proof) => {
+            let word = if proof.ok { "proven" } else { "NOT PROVEN" };
+            format!("{} {word}: {}", proof.capability, proof.evidence)
+        }
+        EventBody::Isolation(isolation) => {
+            format!("{}: {}", isolation.action, isolation.reason)
+        }
+        EventBody::Tampering(event) => {
+            let word = if event.denied { "denied" } else { "seen" };
+            let by = event.process.as_ref().map(|process| format!(": {}", who(process)));
+            format!("{} on {} {word}{}", event.action, event.target, by.unwrap_or_default())
+        }
         EventBody::AgentStarted(agent) => {
             format!("version {}, kernel {}, mode {}", agent.version, agent.kernel, agent.mode)
         }
@@ -140,6 +169,57 @@ fn what(body: &EventBody) -> String {
         }
         EventBody::Loss(loss) => format!("{} lost in {}", loss.count, loss.queue),
     }
+}
+
+fn times(count: u64) -> String {
+    if count > 1 { format!(" ({count} times)") } else { String::new() }
+}
+
+fn activity(activity: &Activity) -> String {
+    match activity {
+        Activity::Fork { child, namespaces } if namespaces.is_empty() => {
+            format!("made process {}", child.pid)
+        }
+        Activity::Fork { child, namespaces } => {
+            format!("made process {} in new namespaces {}", child.pid, namespaces.join(" "))
+        }
+        Activity::Exit { code, signal: None } => format!("ended with status {code}"),
+        Activity::Exit { signal: Some(signal), .. } => format!("ended by signal {signal}"),
+        Activity::Credentials { call, old_uid, old_euid, new_uid, new_euid } => {
+            format!("{call}: user {old_uid}/{old_euid} became {new_uid}/{new_euid}")
+        }
+        Activity::Ptrace { request, target } => format!("ptrace {request} of {}", who(target)),
+        Activity::MemoryWrite { target } => format!("wrote memory of {}", who(target)),
+        Activity::Signal { signal, target } => format!("signal {signal} to {}", who(target)),
+        Activity::ModuleLoad { name, tainted } => {
+            format!("loaded kernel module {name}{}", if *tainted { " (taints)" } else { "" })
+        }
+        Activity::BpfLoad { program_type, name } => {
+            format!("loaded eBPF program {name} of type {program_type}")
+        }
+        Activity::Memfd { name } => format!("memfd_create {name}"),
+        Activity::Mount { call, target, source, fs_type } => {
+            format!("{call} {source} ({fs_type}) at {target}")
+        }
+        Activity::Namespaces { call, namespaces } => format!("{call} {}", namespaces.join(" ")),
+    }
+}
+
+fn network(event: &NetworkEvent) -> String {
+    let what = match event.action.as_str() {
+        "dns_question" => format!("asked for {} {}", event.dns_type, event.dns_name),
+        "dns_answer" => format!("{} is {}", event.dns_name, event.dns_answers.join(", ")),
+        _ => format!(
+            "{} {} {} port {} to {} port {}",
+            event.action,
+            event.protocol,
+            event.local_address,
+            event.local_port,
+            event.remote_address,
+            event.remote_port
+        ),
+    };
+    format!("{what}: {}{}", who(&event.process), times(event.count))
 }
 
 fn who(process: &ProcessInfo) -> String {
@@ -185,7 +265,7 @@ mod tests {
             user: "root".into(),
             ..ProcessInfo::default()
         };
-        let body = EventBody::Exec(Box::new(ExecEvent { process, parents: Vec::new() }));
+        let body = EventBody::Exec(Box::new(ExecEvent { process, parents: Vec::new(), count: 1 }));
         let event = Event { id: Uuid::nil(), time_ms: 0, host: String::new(), body };
         let line = line(&event);
         assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line}");

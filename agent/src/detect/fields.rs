@@ -30,7 +30,13 @@ impl<'a> Observation<'a> {
             EventBody::PacketSocket(socket) => {
                 (CATEGORIES[1], &socket.process, socket.parents.as_slice())
             }
-            EventBody::Malware(_)
+            EventBody::Activity(_)
+            | EventBody::Network(_)
+            | EventBody::File(_)
+            | EventBody::Proof(_)
+            | EventBody::Isolation(_)
+            | EventBody::Tampering(_)
+            | EventBody::Malware(_)
             | EventBody::Model(_)
             | EventBody::Failure(_)
             | EventBody::Quarantine(_)

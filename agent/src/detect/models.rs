@@ -229,6 +229,10 @@ impl Models {
             process: observation.process.clone(),
             parents: observation.parents.to_vec(),
             evidence,
+            events: Vec::new(),
+            advice: String::new(),
+            response: String::new(),
+            responded: String::new(),
             simulated: self.is_simulation(observation.process),
         }
     }
@@ -447,7 +451,8 @@ mod tests {
             let event = socket(9, exe, action, family, protocol);
             assert!(models.evaluate(&event).is_empty(), "{exe} {action} {family} {protocol}");
         }
-        let exec = ExecEvent { process: process(3, "/usr/bin/tcpdump"), parents: Vec::new() };
+        let exec =
+            ExecEvent { process: process(3, "/usr/bin/tcpdump"), parents: Vec::new(), count: 1 };
         assert!(models.evaluate(&EventBody::Exec(Box::new(exec))).is_empty());
         assert!(models.evaluate(&EventBody::AgentStopped).is_empty());
     }

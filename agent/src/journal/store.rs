@@ -357,11 +357,17 @@ fn search_keys(body: &EventBody) -> (Option<&str>, Option<&str>) {
         EventBody::Quarantine(action) => (Some(&action.path), Some(&action.sha256)),
         EventBody::Exec(exec) => (Some(&exec.process.exe), None),
         EventBody::PacketSocket(socket) => (Some(&socket.process.exe), None),
+        EventBody::Activity(activity) => (Some(&activity.process.exe), None),
+        EventBody::Network(network) => (Some(&network.process.exe), None),
+        EventBody::File(file) => (Some(&file.path), None),
+        EventBody::Tampering(tampering) => (Some(&tampering.target), None),
         EventBody::Bundle(bundle) => (Some(&bundle.path), None),
         EventBody::Coverage(coverage) => (Some(&coverage.mount), None),
         EventBody::AgentStarted(_)
         | EventBody::AgentStopped
         | EventBody::ProtectionGap(_)
+        | EventBody::Proof(_)
+        | EventBody::Isolation(_)
         | EventBody::Loss(_) => (None, None),
     }
 }

@@ -21,7 +21,7 @@ fn fact(number: usize) -> EventBody {
 
 fn exec(argument: &str) -> EventBody {
     let process = ProcessInfo { args: vec![argument.into()], ..ProcessInfo::default() };
-    EventBody::Exec(Box::new(ExecEvent { process, parents: Vec::new() }))
+    EventBody::Exec(Box::new(ExecEvent { process, parents: Vec::new(), count: 1 }))
 }
 
 fn kinds(journal: &Journal, kind: &str, limit: u64) -> Vec<Event> {

@@ -84,6 +84,7 @@ impl ProcDir {
             user: user_name(uid),
             cwd: self.link("cwd"),
             container: self.container(),
+            ..ProcessInfo::default()
         }
     }
 

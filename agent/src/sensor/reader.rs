@@ -204,11 +204,12 @@ impl Shared {
                 before.as_ref().map(|info| info.cwd.clone()).unwrap_or_default()
             }),
             container,
+            ..ProcessInfo::default()
         };
         self.table.executed(&process);
         let process = self.table.get(process.key).unwrap_or(process);
         let parents = self.table.ancestors(&process, PARENTS);
-        (self.sink)(EventBody::Exec(Box::new(ExecEvent { process, parents })));
+        (self.sink)(EventBody::Exec(Box::new(ExecEvent { process, parents, count: 1 })));
     }
 
     fn socket(&self, socket: Socket) {
