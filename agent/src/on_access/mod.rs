@@ -16,7 +16,7 @@ mod hold;
 mod inbox;
 mod later;
 mod marks;
-mod mounts;
+pub(crate) mod mounts;
 mod nursery;
 mod settle;
 mod waiting;
