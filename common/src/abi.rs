@@ -19,24 +19,47 @@ pub const NETWORK_RING: u32 = 512 << 10;
 /// Value in the offset table for "this kernel does not have it".
 pub const ABSENT: u32 = u32::MAX;
 
-/// What a record is, and the row of the counters that it is counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Kind {
+macro_rules! kinds {
+    ($($(#[$about:meta])* $name:ident = $title:literal,)*) => {
+        /// What a record is, and the row of the counters that it is counted in.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Kind { $($(#[$about])* $name),* }
+
+        impl Kind {
+            /// All of them, each at its number.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// What is seen, for people.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title),* }
+            }
+
+            /// The kind of this number.
+            #[must_use]
+            pub fn from_number(number: u32) -> Option<Self> {
+                Self::ALL.get(number as usize).copied()
+            }
+        }
+    };
+}
+
+kinds! {
     /// [`ExecRecord`] and its data.
-    Exec = 0,
+    Exec = "exec",
     /// [`ForkRecord`]
-    Fork = 1,
+    Fork = "fork",
     /// [`ExitRecord`]
-    Exit = 2,
+    Exit = "exit",
     /// [`SocketRecord`]
-    Socket = 3,
+    Socket = "packet and raw sockets",
     /// [`CapabilityRecord`]
-    Capability = 4,
+    Capability = "use of CAP_NET_RAW",
 }
 
 /// Number of [`Kind`]s.
-pub const KINDS: usize = 5;
+pub const KINDS: usize = Kind::ALL.len();
 
 /// Per-CPU counters of one [`Kind`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

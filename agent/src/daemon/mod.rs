@@ -33,7 +33,7 @@ use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::quarantine::{Vault, VaultError};
 use crate::respond::{self, AllowList, AllowListError, Responder};
 use crate::scan::{ScanError, WorkerFactory};
-use crate::sensor::{ProcessTable, Sensor};
+use crate::sensor::{self, ProcessTable, Sensor};
 
 /// sysexits.h: something is wrong in the configuration.
 pub const EXIT_CONFIG: u8 = 78;
@@ -172,16 +172,16 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
 /// Sensor events go to the journal, and through the models.
 fn start_sensor(table: &Arc<ProcessTable>, journal: &Journal, models: &Arc<Models>) -> Sensor {
     let (journal, models) = (journal.clone(), Arc::clone(models));
-    Sensor::start(
-        Arc::clone(table),
-        Box::new(move |body| {
+    Sensor::start(sensor::Needs {
+        table: Arc::clone(table),
+        sink: Box::new(move |body| {
             let detections = models.evaluate(&body);
             journal.record(body);
             for detection in detections {
                 report_model(&journal, detection);
             }
         }),
-    )
+    })
 }
 
 fn report_model(journal: &Journal, detection: ModelDetection) {

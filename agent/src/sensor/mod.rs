@@ -2,17 +2,21 @@
 //! the reader that turns records into events.
 //!
 //! Follow a record: `ebpf/src/process.rs` or `network.rs` (the kernel's side), [`reader`] (the
-//! ring buffers), [`decode`], [`reader`] again (the table is brought up to date), the sink.
+//! ring buffers), [`decode`], `process.rs` or `network.rs` here (the table is brought up to date,
+//! the event is made), the sink. Which program is attached where stands in [`programs`].
 //! Nothing here blocks on a process that it looks at, but the threads that fill in the arguments
 //! of processes that were there before the agent.
 
 pub mod btf;
 pub mod decode;
 pub mod layout;
+mod network;
 mod poll;
 pub mod proc;
+mod process;
 mod programs;
 mod reader;
+mod shared;
 pub mod table;
 
 use std::sync::Arc;
@@ -21,14 +25,24 @@ use std::thread::JoinHandle;
 
 use holdfast_common::abi::{ARGS_MAX, Kind};
 use holdfast_common::control::{DoctorLine, SensorState};
-use holdfast_common::event::EventBody;
 
 pub use proc::observe;
+pub use shared::Sink;
 pub use table::ProcessTable;
 
 use layout::Layout;
-use programs::{Loaded, Programs};
-use reader::{Reader, Shared};
+use programs::Programs;
+use reader::Reader;
+use shared::Shared;
+
+/// What the sensor is built from.
+pub struct Needs {
+    /// Kept up to date.
+    pub table: Arc<ProcessTable>,
+    /// Gets every event, from the reader thread and (for `found` sockets) the poll thread. It
+    /// must not wait for the sensor.
+    pub sink: Sink,
+}
 
 /// Owns the loaded programs and the reader threads; dropping it detaches and joins them.
 pub struct Sensor {
@@ -41,35 +55,32 @@ pub struct Sensor {
 
 impl Sensor {
     /// Loads, attaches and reads. Never fails as a whole: what could not be loaded is in
-    /// [`Sensor::states`]. `sink` gets [`EventBody::Exec`] and [`EventBody::PacketSocket`], from
-    /// the reader thread and (for `found` sockets) the poll thread. It must not wait for the
-    /// sensor.
-    pub fn start(table: Arc<ProcessTable>, sink: Box<dyn Fn(EventBody) + Send + Sync>) -> Self {
+    /// [`Sensor::states`].
+    pub fn start(needs: Needs) -> Self {
+        let Needs { table, sink } = needs;
         let layout = Layout::of_running_kernel();
         let mut programs = Programs::load(&layout);
-        let follows =
-            [Kind::Exec, Kind::Fork, Kind::Exit].into_iter().all(|kind| programs.is_active(kind));
+        let follows = [Kind::Exec, Kind::Fork, Kind::Exit]
+            .into_iter()
+            .all(|kind| programs.sight(kind).active);
         // What started between the table's first look and the programs.
         table.sync_with_proc();
         let shared = Arc::new(Shared::new(table, sink, follows));
         let mut threads = Vec::new();
         let mut problem = layout.problem;
-        if let (Some(process), Some(network)) =
-            (programs.process_ring.take(), programs.network_ring.take())
-        {
-            let lost = programs.loss_counter();
+        if let Some(process) = programs.process_ring.take() {
             let reader = Reader {
                 shared: Arc::clone(&shared),
                 process,
-                network,
-                lost,
+                rings: std::mem::take(&mut programs.rings),
+                lost: programs.loss_counter(),
                 on_demand: programs.on_demand(),
             };
             spawn(&mut threads, &mut problem, "sensor", move || reader.run());
         }
         let poller = Arc::clone(&shared);
         spawn(&mut threads, &mut problem, "sensor-poll", move || poller.poll());
-        reader::fill_arguments(&shared);
+        shared::fill_arguments(&shared);
         let missing = layout.missing.into_iter().map(|(_, text)| text).collect();
         Self { programs, shared, threads, problem, missing }
     }
@@ -77,11 +88,8 @@ impl Sensor {
     /// What the sensor sees, and the account of each kind of record: generated = delivered +
     /// aggregated + lost, but for what is still in a ring buffer.
     pub fn states(&self) -> Vec<SensorState> {
-        // Where the kernel does not tell who uses CAP_NET_RAW nothing is missed: the socket
-        // program is then always there.
-        let shown = |loaded: &&Loaded| loaded.active || loaded.program.kind != Kind::Capability;
-        let loaded = self.programs.loaded.iter().filter(shown);
-        let mut states: Vec<SensorState> = loaded.map(|loaded| self.state(loaded)).collect();
+        let mut states: Vec<SensorState> =
+            Kind::ALL.iter().filter_map(|kind| self.state(*kind)).collect();
         let found = self.shared.found.load(Ordering::Relaxed);
         states.push(SensorState {
             name: "packet sockets (fallback)".to_owned(),
@@ -130,23 +138,29 @@ impl Sensor {
         lines
     }
 
-    fn state(&self, loaded: &Loaded) -> SensorState {
-        let (generated, lost) = self.programs.count(loaded.program.kind);
-        SensorState {
-            name: loaded.program.name.to_owned(),
-            mechanism: match loaded.program.kind {
-                Kind::Socket if self.programs.waits_for_capability => {
-                    "raw tracepoint sys_exit, while CAP_NET_RAW is in use".to_owned()
-                }
-                _ => format!("raw tracepoint {}", loaded.program.tracepoint),
+    /// `None` for what nobody misses here: where the kernel does not tell who uses CAP_NET_RAW
+    /// the socket program is always there.
+    fn state(&self, kind: Kind) -> Option<SensorState> {
+        let sight = self.programs.sight(kind);
+        if kind == Kind::Capability && !sight.active {
+            return None;
+        }
+        let (generated, lost) = self.programs.count(kind);
+        let while_wanted = kind == Kind::Socket && self.programs.waits_for_capability;
+        Some(SensorState {
+            name: kind.title().to_owned(),
+            mechanism: if while_wanted {
+                format!("{}, while CAP_NET_RAW is in use", sight.mechanism)
+            } else {
+                sight.mechanism
             },
-            active: loaded.active,
-            note: loaded.note.clone(),
+            active: sight.active,
+            note: sight.note,
             generated,
-            delivered: self.shared.delivered(loaded.program.kind),
+            delivered: self.shared.delivered(kind),
             aggregated: 0,
             lost,
-        }
+        })
     }
 }
 
