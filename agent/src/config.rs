@@ -11,6 +11,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use holdfast_common::verdict::{Decision, FailureReason};
 use serde::{Deserialize, Deserializer};
 
+use crate::sensor::files::list::Files;
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,13 +161,15 @@ impl Default for Journal {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sensor {
-    /// Load the eBPF programs.
+    /// Load the eBPF programs, watch the files that matter.
     pub enabled: bool,
+    /// Which files matter.
+    pub files: Files,
 }
 
 impl Default for Sensor {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, files: Files::default() }
     }
 }
 

@@ -44,7 +44,8 @@ static WATCH: LazyLock<Watch> = LazyLock::new(|| {
         }
         filled.1.notify_all();
     };
-    let sensor = Sensor::start(Needs { table: Arc::clone(&table), sink: Box::new(sink) });
+    let sensor =
+        Sensor::start(Needs { table: Arc::clone(&table), sink: Box::new(sink), files: None });
     for state in sensor.states() {
         assert!(state.active, "{state:?}");
     }
@@ -286,7 +287,7 @@ fn a_socket_that_was_open_before_the_sensor_is_found() {
         }
     };
     let table = Arc::new(ProcessTable::from_proc());
-    let _sensor = Sensor::start(Needs { table, sink: Box::new(sink) });
+    let _sensor = Sensor::start(Needs { table, sink: Box::new(sink), files: None });
     let event = wait.recv_timeout(DEADLINE).expect("found");
     assert_eq!((event.action.as_str(), event.protocol), ("found", 3));
 }

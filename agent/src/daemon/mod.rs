@@ -33,7 +33,7 @@ use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::quarantine::{Vault, VaultError};
 use crate::respond::{self, AllowList, AllowListError, Responder};
 use crate::scan::{ScanError, WorkerFactory};
-use crate::sensor::{self, ProcessTable, Sensor};
+use crate::sensor::{self, ProcessTable, Sensor, files};
 
 /// sysexits.h: something is wrong in the configuration.
 pub const EXIT_CONFIG: u8 = 78;
@@ -153,7 +153,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         let until_ms = jiff::Timestamp::now().as_millisecond();
         journal.record(EventBody::ProtectionGap(ProtectionGap { from_ms, until_ms }));
     }
-    let sensor = config.sensor.enabled.then(|| start_sensor(&table, &journal, &models));
+    let sensor = config.sensor.enabled.then(|| start_sensor(&config, &table, &journal, &models));
     Ok(Agent {
         config,
         host,
@@ -170,7 +170,13 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
 }
 
 /// Sensor events go to the journal, and through the models.
-fn start_sensor(table: &Arc<ProcessTable>, journal: &Journal, models: &Arc<Models>) -> Sensor {
+fn start_sensor(
+    config: &Config,
+    table: &Arc<ProcessTable>,
+    journal: &Journal,
+    models: &Arc<Models>,
+) -> Sensor {
+    let files = &config.sensor.files;
     let (journal, models) = (journal.clone(), Arc::clone(models));
     Sensor::start(sensor::Needs {
         table: Arc::clone(table),
@@ -181,7 +187,26 @@ fn start_sensor(table: &Arc<ProcessTable>, journal: &Journal, models: &Arc<Model
                 report_model(&journal, detection);
             }
         }),
+        files: files
+            .enabled
+            .then(|| files::Policy { files: files.clone(), own: own_files(&config.state_dir) }),
     })
+}
+
+/// Patterns of the agent's own files: programs and state.
+fn own_files(state: &Path) -> Vec<String> {
+    let escaped = |path: &Path| path.to_str().map(globset::escape);
+    let mut own: Vec<String> = Vec::new();
+    if let Some(state) = escaped(state) {
+        own.extend(["/*", "/quarantine/*"].map(|below| format!("{state}{below}")));
+    }
+    let exe = std::env::current_exe().ok();
+    if let Some(folder) = exe.as_deref().and_then(Path::parent).and_then(escaped) {
+        own.extend(
+            ["holdfastd", "holdfast", "holdfast-scan"].map(|name| format!("{folder}/{name}")),
+        );
+    }
+    own
 }
 
 fn report_model(journal: &Journal, detection: ModelDetection) {

@@ -9,6 +9,7 @@
 
 pub mod btf;
 pub mod decode;
+pub mod files;
 pub mod layout;
 mod network;
 mod poll;
@@ -42,6 +43,8 @@ pub struct Needs {
     /// Gets every event, from the reader thread and (for `found` sockets) the poll thread. It
     /// must not wait for the sensor.
     pub sink: Sink,
+    /// Files to watch; `None` for none.
+    pub files: Option<files::Policy>,
 }
 
 /// Owns the loaded programs and the reader threads; dropping it detaches and joins them.
@@ -51,13 +54,14 @@ pub struct Sensor {
     threads: Vec<JoinHandle<()>>,
     problem: Option<String>,
     missing: Vec<String>,
+    files: Option<Arc<files::Account>>,
 }
 
 impl Sensor {
     /// Loads, attaches and reads. Never fails as a whole: what could not be loaded is in
     /// [`Sensor::states`].
     pub fn start(needs: Needs) -> Self {
-        let Needs { table, sink } = needs;
+        let Needs { table, sink, files } = needs;
         let layout = Layout::of_running_kernel();
         let mut programs = Programs::load(&layout);
         let follows = [Kind::Exec, Kind::Fork, Kind::Exit]
@@ -80,9 +84,17 @@ impl Sensor {
         }
         let poller = Arc::clone(&shared);
         spawn(&mut threads, &mut problem, "sensor-poll", move || poller.poll());
+        let files = files.map(|policy| {
+            let account: Arc<files::Account> = Arc::default();
+            let watcher = files::Watcher::new(Arc::clone(&shared), Arc::clone(&account), policy);
+            if let Some(watcher) = watcher {
+                spawn(&mut threads, &mut problem, "sensor-files", move || watcher.run());
+            }
+            account
+        });
         shared::fill_arguments(&shared);
         let missing = layout.missing.into_iter().map(|(_, text)| text).collect();
-        Self { programs, shared, threads, problem, missing }
+        Self { programs, shared, threads, problem, missing, files }
     }
 
     /// What the sensor sees, and the account of each kind of record: generated = delivered +
@@ -101,7 +113,13 @@ impl Sensor {
             aggregated: 0,
             lost: 0,
         });
+        states.extend(self.files.as_ref().map(|account| account.state()));
         states
+    }
+
+    /// True once every file of the list that was there at the start is watched.
+    pub fn files_are_watched(&self) -> bool {
+        self.files.as_ref().is_some_and(|account| account.walked())
     }
 
     /// The sensor's lines of `holdfast doctor`.

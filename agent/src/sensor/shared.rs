@@ -111,6 +111,11 @@ impl Shared {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Readable when the sensor stops; never to be read.
+    pub(super) fn wake(&self) -> Option<BorrowedFd<'_>> {
+        self.wake.as_ref().map(AsFd::as_fd)
+    }
+
     /// Waits until something is readable, the sensor stops or the time is over.
     pub(super) fn wait(&self, sources: Vec<BorrowedFd<'_>>, most: Duration) {
         let mut waiting: Vec<PollFd<'_>> = sources

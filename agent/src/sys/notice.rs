@@ -337,7 +337,8 @@ mod tests {
 
     fn record(mask: u64, infos: &[Vec<u8>]) -> Vec<u8> {
         let infos = infos.concat();
-        let mut bytes = u32::try_from(METADATA_LENGTH + infos.len()).expect("length").to_ne_bytes().to_vec();
+        let mut bytes =
+            u32::try_from(METADATA_LENGTH + infos.len()).expect("length").to_ne_bytes().to_vec();
         bytes.extend([3, 0, 24, 0]);
         bytes.extend(mask.to_ne_bytes());
         bytes.extend((-1_i32).to_ne_bytes());
@@ -358,7 +359,9 @@ mod tests {
                 info(libc::FAN_EVENT_INFO_TYPE_PIDFD, &(-1_i32).to_ne_bytes()),
             ],
         );
-        let Some(NoticeEvent::Notice(notice)) = parse(&bytes, |_| None) else { panic!("no notice") };
+        let Some(NoticeEvent::Notice(notice)) = parse(&bytes, |_| None) else {
+            panic!("no notice")
+        };
         let is = |place: &Option<Place>, number, name: &[u8]| {
             place.as_ref().is_some_and(|place| {
                 place.name == name && place.folder == Fid(fid_bytes(number).into())

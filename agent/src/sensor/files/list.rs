@@ -263,7 +263,7 @@ fn part(text: &str) -> Option<Part> {
 }
 
 /// All rules: the shipped ones that are not removed, the added ones, and the agent's own files.
-pub(super) fn rules(files: &Files, homes: &[PathBuf], own: &[PathBuf]) -> Vec<Rule> {
+pub(super) fn rules(files: &Files, homes: &[PathBuf], own: &[String]) -> Vec<Rule> {
     let removed = |class: Class, pattern: &str| {
         files.remove.iter().any(|removed| removed == pattern || removed == class.name())
     };
@@ -271,7 +271,11 @@ pub(super) fn rules(files: &Files, homes: &[PathBuf], own: &[PathBuf]) -> Vec<Ru
     let mut add = |class, tell, pattern: &str| match pattern.strip_prefix('~') {
         None => rules.extend(Rule::new(class, tell, pattern)),
         Some(rest) => {
-            for home in ["/root", "/home/*"].map(Path::new).into_iter().chain(homes.iter().map(PathBuf::as_path)) {
+            for home in ["/root", "/home/*"]
+                .map(Path::new)
+                .into_iter()
+                .chain(homes.iter().map(PathBuf::as_path))
+            {
                 // A home whose name is not text is left to the config.
                 let home = home.to_str().unwrap_or_default();
                 rules.extend(Rule::new(class, tell, &format!("{home}{rest}")));
@@ -279,8 +283,8 @@ pub(super) fn rules(files: &Files, homes: &[PathBuf], own: &[PathBuf]) -> Vec<Ru
         }
     };
     // The agent's own come first: a folder of logs may hold them.
-    for path in own.iter().filter_map(|path| path.to_str()) {
-        add(Class::Agent, Tell::Closes, &globset::escape(path));
+    for pattern in own {
+        add(Class::Agent, Tell::Closes, pattern);
     }
     for addition in &files.add {
         add(addition.class, addition.tell, &addition.path);
@@ -402,7 +406,7 @@ mod tests {
         let text = "remove = [\"/etc/shadow\", \"logs\"]\n[[add]]\npath = \"/srv/keys/*\"\n\
             class = \"credentials\"\ntell = \"reads\"\n";
         let files: Files = toml::from_str(text).expect("config");
-        let rules = rules(&files, &[], &[PathBuf::from("/opt/holdfast/[x]")]);
+        let rules = rules(&files, &[], &["/opt/holdfast/*".to_owned()]);
         let fits = |path: &[&str]| {
             rules.iter().any(|rule| {
                 let (last, way) = path.split_last().expect("path");
@@ -411,7 +415,7 @@ mod tests {
             })
         };
         assert!(fits(&["srv", "keys", "a"]) && fits(&["etc", "gshadow"]));
-        assert!(fits(&["opt", "holdfast", "[x]"]), "own paths are taken as they are");
+        assert!(fits(&["opt", "holdfast", "holdfastd"]));
         assert!(fits(&["home", "u", ".ssh", "authorized_keys"]));
         assert!(!fits(&["etc", "shadow"]) && rules.iter().all(|rule| rule.class != Class::Logs));
         assert!(toml::from_str::<Files>("remove = [\"/etc/shadw\"]").is_err());
