@@ -161,11 +161,14 @@ impl Default for Journal {
 pub struct Sensor {
     /// Load the eBPF programs.
     pub enabled: bool,
+    /// Where the kernel refuses BPF trampolines, watch all system calls for ptrace, mounts,
+    /// memfd and the like. Costs every system call of the host.
+    pub system_calls: bool,
 }
 
 impl Default for Sensor {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, system_calls: true }
     }
 }
 
