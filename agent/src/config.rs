@@ -165,11 +165,14 @@ pub struct Sensor {
     pub enabled: bool,
     /// Which files matter.
     pub files: Files,
+    /// Where the kernel refuses BPF trampolines, watch all system calls for ptrace, mounts,
+    /// memfd and the like. Costs every system call of the host.
+    pub system_calls: bool,
 }
 
 impl Default for Sensor {
     fn default() -> Self {
-        Self { enabled: true, files: Files::default() }
+        Self { enabled: true, system_calls: true, files: Files::default() }
     }
 }
 

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use holdfast_agent::sensor::files::Policy;
+use holdfast_agent::config;
 use holdfast_common::event::FileEvent;
 use holdfast_tests::uring::{Request, Ring, op};
 use watch::{DEADLINE, Owned, Watch, python, shell};
@@ -48,7 +48,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         format!("[[add]]\npath = {path:?}\nclass = \"{class}\"\ntell = \"{tell}\"\n")
     });
     let files = toml::from_str(&rows.concat()).expect("config");
-    let watch = Watch::start(Some(Policy { files, own: Vec::new() }));
+    let watch = Watch::start(config::Sensor { files, ..config::Sensor::default() });
     World { watch, root }
 });
 

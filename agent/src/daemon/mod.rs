@@ -33,7 +33,7 @@ use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::quarantine::{Vault, VaultError};
 use crate::respond::{self, AllowList, AllowListError, Responder};
 use crate::scan::{ScanError, WorkerFactory};
-use crate::sensor::{self, ProcessTable, Sensor, files};
+use crate::sensor::{self, ImageHashes, ProcessTable, Sensor};
 
 /// sysexits.h: something is wrong in the configuration.
 pub const EXIT_CONFIG: u8 = 78;
@@ -116,6 +116,10 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
     // First of all, so that nobody waits for what follows.
     agent.on_access.stop();
     drop(server);
+    // Before the last event, since it tells what it has still seen.
+    if let Some(sensor) = &agent.sensor {
+        sensor.stop();
+    }
     agent.journal.record(EventBody::AgentStopped);
     agent.journal.flush();
     state.stopped()?;
@@ -138,6 +142,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         vault: Arc::clone(&vault),
         table: Arc::clone(&table),
     })?;
+    let hashes = config.sensor.enabled.then(ImageHashes::start).transpose()?;
     let coverage_journal = journal.clone();
     let on_access = OnAccess::start(on_access::Needs {
         config: config.clone(),
@@ -145,6 +150,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         exclusions: Arc::clone(&exclusions),
         responder,
         counters,
+        images: hashes.clone(),
         report: Box::new(move |body| {
             coverage_journal.record(body);
         }),
@@ -153,7 +159,16 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         let until_ms = jiff::Timestamp::now().as_millisecond();
         journal.record(EventBody::ProtectionGap(ProtectionGap { from_ms, until_ms }));
     }
-    let sensor = config.sensor.enabled.then(|| start_sensor(&config, &table, &journal, &models));
+    let sensor = config.sensor.enabled.then(|| {
+        let (sensor, table) = (config.sensor.clone(), Arc::clone(&table));
+        Sensor::start(sensor::Needs {
+            config: sensor,
+            table,
+            hashes,
+            own_files: own_files(&config.state_dir),
+            sink: sink(&journal, &models),
+        })
+    });
     Ok(Agent {
         config,
         host,
@@ -170,26 +185,14 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
 }
 
 /// Sensor events go to the journal, and through the models.
-fn start_sensor(
-    config: &Config,
-    table: &Arc<ProcessTable>,
-    journal: &Journal,
-    models: &Arc<Models>,
-) -> Sensor {
-    let files = &config.sensor.files;
+fn sink(journal: &Journal, models: &Arc<Models>) -> sensor::Sink {
     let (journal, models) = (journal.clone(), Arc::clone(models));
-    Sensor::start(sensor::Needs {
-        table: Arc::clone(table),
-        sink: Box::new(move |body| {
-            let detections = models.evaluate(&body);
-            journal.record(body);
-            for detection in detections {
-                report_model(&journal, detection);
-            }
-        }),
-        files: files
-            .enabled
-            .then(|| files::Policy { files: files.clone(), own: own_files(&config.state_dir) }),
+    Box::new(move |body| {
+        let detections = models.evaluate(&body);
+        journal.record(body);
+        for detection in detections {
+            report_model(&journal, detection);
+        }
     })
 }
 

@@ -2,14 +2,18 @@
 //! the reader that turns records into events.
 //!
 //! Follow a record: `ebpf/src/process.rs` or `network.rs` (the kernel's side), [`reader`] (the
-//! ring buffers), [`decode`], `process.rs` or `network.rs` here (the table is brought up to date,
-//! the event is made), the sink. Which program is attached where stands in [`programs`].
+//! ring buffers), [`decode`], `process.rs`, `activity.rs` or `network.rs` here (the table is brought
+//! up to date, the event is made, or put together with its like by [`gather`]), the sink. Which
+//! program is attached where stands in [`programs`].
 //! Nothing here blocks on a process that it looks at, but the threads that fill in the arguments
 //! of processes that were there before the agent.
 
+mod activity;
 pub mod btf;
 pub mod decode;
 pub mod files;
+mod gather;
+pub mod images;
 pub mod layout;
 mod network;
 mod poll;
@@ -18,15 +22,18 @@ mod process;
 mod programs;
 mod reader;
 mod shared;
+mod storms;
 pub mod table;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use holdfast_common::abi::{ARGS_MAX, Kind};
 use holdfast_common::control::{DoctorLine, SensorState};
 
+use crate::config;
+pub use images::ImageHashes;
 pub use proc::observe;
 pub use shared::Sink;
 pub use table::ProcessTable;
@@ -38,20 +45,24 @@ use shared::Shared;
 
 /// What the sensor is built from.
 pub struct Needs {
+    /// Which parts.
+    pub config: config::Sensor,
     /// Kept up to date.
     pub table: Arc<ProcessTable>,
+    /// Hashes of programs; `None` where no exec is held.
+    pub hashes: Option<ImageHashes>,
+    /// Patterns of the agent's own files, which are watched with those that matter.
+    pub own_files: Vec<String>,
     /// Gets every event, from the reader thread and (for `found` sockets) the poll thread. It
     /// must not wait for the sensor.
     pub sink: Sink,
-    /// Files to watch; `None` for none.
-    pub files: Option<files::Policy>,
 }
 
-/// Owns the loaded programs and the reader threads; dropping it detaches and joins them.
+/// Owns the loaded programs and the reader threads; dropping it stops it.
 pub struct Sensor {
     programs: Programs,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     problem: Option<String>,
     missing: Vec<String>,
     files: Option<Arc<files::Account>>,
@@ -61,15 +72,16 @@ impl Sensor {
     /// Loads, attaches and reads. Never fails as a whole: what could not be loaded is in
     /// [`Sensor::states`].
     pub fn start(needs: Needs) -> Self {
-        let Needs { table, sink, files } = needs;
+        let policy =
+            files::Policy { files: needs.config.files.clone(), own: needs.own_files.clone() };
         let layout = Layout::of_running_kernel();
-        let mut programs = Programs::load(&layout);
+        let mut programs = Programs::load(&layout, &needs.config);
         let follows = [Kind::Exec, Kind::Fork, Kind::Exit]
             .into_iter()
             .all(|kind| programs.sight(kind).active);
         // What started between the table's first look and the programs.
-        table.sync_with_proc();
-        let shared = Arc::new(Shared::new(table, sink, follows));
+        needs.table.sync_with_proc();
+        let shared = Arc::new(Shared::new(needs, follows));
         let mut threads = Vec::new();
         let mut problem = layout.problem;
         if let Some(process) = programs.process_ring.take() {
@@ -84,7 +96,7 @@ impl Sensor {
         }
         let poller = Arc::clone(&shared);
         spawn(&mut threads, &mut problem, "sensor-poll", move || poller.poll());
-        let files = files.map(|policy| {
+        let files = policy.files.enabled.then(|| {
             let account: Arc<files::Account> = Arc::default();
             let watcher = files::Watcher::new(Arc::clone(&shared), Arc::clone(&account), policy);
             if let Some(watcher) = watcher {
@@ -94,7 +106,19 @@ impl Sensor {
         });
         shared::fill_arguments(&shared);
         let missing = layout.missing.into_iter().map(|(_, text)| text).collect();
-        Self { programs, shared, threads, problem, missing, files }
+        Self { programs, shared, threads: Mutex::new(threads), problem, missing, files }
+    }
+
+    /// Detaches the programs, tells what they still had seen, and what waited for its like. The
+    /// account is exact then. A second call does nothing.
+    pub fn stop(&self) {
+        self.programs.unload();
+        self.shared.stop();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
     }
 
     /// What the sensor sees, and the account of each kind of record: generated = delivered +
@@ -164,6 +188,7 @@ impl Sensor {
             return None;
         }
         let (generated, lost) = self.programs.count(kind);
+        let [delivered, aggregated, undecoded] = self.shared.account(kind);
         let while_wanted = kind == Kind::Socket && self.programs.waits_for_capability;
         Some(SensorState {
             name: kind.title().to_owned(),
@@ -175,20 +200,16 @@ impl Sensor {
             active: sight.active,
             note: sight.note,
             generated,
-            delivered: self.shared.delivered(kind),
-            aggregated: 0,
-            lost,
+            delivered,
+            aggregated,
+            lost: lost + undecoded,
         })
     }
 }
 
 impl Drop for Sensor {
     fn drop(&mut self) {
-        self.shared.stop();
-        for thread in self.threads.drain(..) {
-            // A panic there has been reported by the panic hook.
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
@@ -206,8 +227,8 @@ fn spawn(
 
 fn evidence(state: &SensorState) -> String {
     let account = format!(
-        "{} generated, {} delivered, {} lost",
-        state.generated, state.delivered, state.lost
+        "{} generated, {} delivered, {} aggregated, {} lost",
+        state.generated, state.delivered, state.aggregated, state.lost
     );
     match (&state.note, state.active) {
         (None, true) => account,

@@ -17,12 +17,14 @@ const POLL_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Shared {
-    pub(super) fn network(&self, record: Record) {
+    /// True when it was told; else it was put together with others.
+    pub(super) fn network(&self, record: Record) -> bool {
         match record {
             Record::Socket(socket) => self.socket(socket),
             // The reader has attached the program and called the poll.
             Record::Capability(_) => {}
         }
+        true
     }
 
     /// The poll thread.

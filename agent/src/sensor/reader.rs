@@ -2,26 +2,33 @@
 //!
 //! Invariant: a process record is applied to the table before any record of another ring that
 //! came after it. When records were lost, the table is made from /proc again.
+//!
+//! The process programs wake the reader at most every [`WAKE_EXEC_NS`] for execs, so after each
+//! round that found something the next one comes by the clock, and only a round that found nothing
+//! goes to sleep (see `send_process` in `ebpf/src/maps.rs`).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
+use holdfast_common::abi::WAKE_EXEC_NS;
 
 use super::decode::{Record, network};
 use super::programs::{LossCounter, OnDemand};
 use super::shared::Shared;
 
-/// How often the reader looks for losses while nothing comes.
+/// How often the reader looks for losses and ended windows while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
+/// Between two rounds while something comes: what wakes nobody is then in the ring.
+const ROUND: Duration = Duration::from_nanos(WAKE_EXEC_NS);
 /// Records read of one ring before a look at the others, so that no storm can starve them.
 const BATCH: usize = 4096;
 
 /// The reader thread.
 pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
-    /// Exec, fork, exit.
+    /// Exec, fork, exit, credentials.
     pub(super) process: RingBuf<MapData>,
     /// All others.
     pub(super) rings: Vec<RingBuf<MapData>>,
@@ -29,14 +36,25 @@ pub(super) struct Reader {
     pub(super) on_demand: Option<OnDemand>,
 }
 
+/// What a round found.
+#[derive(PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Something,
+    /// There may be more.
+    TooMuch,
+}
+
 impl Reader {
+    /// Reads until the sensor stops, then what is left.
     pub(super) fn run(mut self) {
         let mut lost = 0;
         loop {
-            drain_processes(&mut self.process, &self.shared);
-            let more = self.drain_others();
+            // Looked at before the round: what was in the rings when it stopped is still read.
+            let last = self.shared.stopping();
+            let found = self.round();
             let now = self.lost.total();
-            if now != lost {
+            if now != lost && !last {
                 lost = now;
                 tracing::warn!(lost, "sensor records were lost; reading /proc again");
                 self.shared.table.sync_with_proc();
@@ -44,47 +62,52 @@ impl Reader {
             if let Some(on_demand) = &mut self.on_demand {
                 on_demand.tick();
             }
-            if self.shared.stopping() {
-                return;
-            }
-            if !more {
-                let mut sources = vec![self.process.as_fd()];
-                sources.extend(self.rings.iter().map(AsFd::as_fd));
-                self.shared.wait(sources, TICK);
+            self.shared.tell_due(last && found == Found::Nothing);
+            match found {
+                Found::Nothing if last => return,
+                Found::Nothing => self.shared.wait(self.sources(true), TICK),
+                Found::Something if !last => self.shared.wait(self.sources(false), ROUND),
+                Found::Something | Found::TooMuch => {}
             }
         }
     }
 
+    fn sources(&self, with_processes: bool) -> Vec<BorrowedFd<'_>> {
+        let process = with_processes.then(|| self.process.as_fd());
+        process.into_iter().chain(self.rings.iter().map(AsFd::as_fd)).collect()
+    }
+
     /// Reads records of the other rings, each after the process records that came before it.
-    /// True when there may be more.
-    fn drain_others(&mut self) -> bool {
-        let mut more = false;
+    fn round(&mut self) -> Found {
+        let mut found = drain_processes(&mut self.process, &self.shared);
         for ring in &mut self.rings {
             let mut left = BATCH;
             while left > 0
                 && let Some(item) = ring.next()
             {
                 left -= 1;
-                let record = Record::decode(&item);
-                drop(item);
                 drain_processes(&mut self.process, &self.shared);
-                match record {
+                match Record::decode(&item) {
                     Ok((kind, record)) => {
                         prepare(&mut self.on_demand, &self.shared, &record);
                         self.shared.apply(kind, record);
                     }
-                    Err(error) => tracing::error!(%error, "record"),
+                    Err(_) => self.shared.lose(&item),
                 }
             }
-            more |= left == 0;
+            if left == 0 {
+                found = Found::TooMuch;
+            } else if left < BATCH && found == Found::Nothing {
+                found = Found::Something;
+            }
         }
-        more
+        found
     }
 }
 
 /// First the program, then the poll: what happens to a socket before the program is there,
 /// the poll sees in its listing.
-fn prepare(on_demand: &mut Option<OnDemand>, shared: &Shared, record: &Record) {
+fn prepare(on_demand: &mut Option<OnDemand>, shared: &Shared, record: &Record<'_>) {
     if let (Record::Network(network::Record::Capability(who)), Some(on_demand)) =
         (record, on_demand)
     {
@@ -93,14 +116,15 @@ fn prepare(on_demand: &mut Option<OnDemand>, shared: &Shared, record: &Record) {
     }
 }
 
-fn drain_processes(process: &mut RingBuf<MapData>, shared: &Shared) {
+fn drain_processes(process: &mut RingBuf<MapData>, shared: &Shared) -> Found {
+    let mut found = Found::Nothing;
     for _ in 0..BATCH {
-        let Some(item) = process.next() else { return };
-        let record = Record::decode(&item);
-        drop(item);
-        match record {
+        let Some(item) = process.next() else { return found };
+        found = Found::Something;
+        match Record::decode(&item) {
             Ok((kind, record)) => shared.apply(kind, record),
-            Err(error) => tracing::error!(%error, "process record"),
+            Err(_) => shared.lose(&item),
         }
     }
+    Found::TooMuch
 }

@@ -1,7 +1,7 @@
 //! What the sensor's threads share: the process table, the sink, the account, the alarm clock.
 //!
-//! Each subject adds its own part of `impl Shared`: `process.rs` and `network.rs` turn records
-//! into table entries and events.
+//! Each subject adds its own part of `impl Shared`: `process.rs`, `activity.rs` and `network.rs`
+//! turn records into table entries and events.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,9 +13,12 @@ use holdfast_common::event::EventBody;
 use holdfast_common::process::ProcessInfo;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::Needs;
 use super::decode::{Record, Who};
+use super::images::ImageHashes;
 use super::poll::Seen;
-use super::proc::{ProcDir, user_name};
+use super::proc::{ProcDir, read_file, user_name};
+use super::storms::Storms;
 use super::table::{ProcessTable, pids};
 
 /// Ancestors that an event carries.
@@ -33,7 +36,15 @@ pub(super) struct Shared {
     sink: Sink,
     /// Fork, exec and exit records come, so that the table needs no polling.
     pub(super) follows: bool,
+    /// Control groups of version 1 are mounted too: the kernel's record names those of version 2.
+    pub(super) older_groups: bool,
     delivered: [AtomicU64; KINDS],
+    /// Put together with others.
+    aggregated: [AtomicU64; KINDS],
+    /// Came and could not be decoded.
+    undecoded: [AtomicU64; KINDS],
+    pub(super) storms: Storms,
+    pub(super) hashes: Option<ImageHashes>,
     /// Sockets that the poll found.
     pub(super) found: AtomicU64,
     pub(super) seen: Seen,
@@ -47,12 +58,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(table: Arc<ProcessTable>, sink: Sink, follows: bool) -> Self {
+    pub(super) fn new(needs: Needs, follows: bool) -> Self {
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
         Self {
-            table,
-            sink,
+            table: needs.table,
+            sink: needs.sink,
             follows,
-            delivered: std::array::from_fn(|_| AtomicU64::new(0)),
+            older_groups: has_older_groups(),
+            delivered: zeros(),
+            aggregated: zeros(),
+            undecoded: zeros(),
+            storms: Storms::new(),
+            hashes: needs.hashes,
             found: AtomicU64::new(0),
             seen: Seen::default(),
             stopping: AtomicBool::new(false),
@@ -63,16 +80,29 @@ impl Shared {
     }
 
     /// One record of a ring buffer.
-    pub(super) fn apply(&self, kind: Kind, record: Record) {
-        self.delivered[kind as usize].fetch_add(1, Ordering::Relaxed);
-        match record {
+    pub(super) fn apply(&self, kind: Kind, record: Record<'_>) {
+        let told = match record {
             Record::Process(record) => self.process(record),
+            Record::Activity(record) => self.activity(record),
             Record::Network(record) => self.network(record),
-        }
+        };
+        let row = if told { &self.delivered } else { &self.aggregated };
+        row[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn delivered(&self, kind: Kind) -> u64 {
-        self.delivered[kind as usize].load(Ordering::Relaxed)
+    /// A record that could not be decoded: declared lost, if its kind is known.
+    pub(super) fn lose(&self, bytes: &[u8]) {
+        let kind = bytes.first_chunk().map(|number| u32::from_ne_bytes(*number));
+        if let Some(kind) = kind.and_then(Kind::from_number) {
+            self.undecoded[kind as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        tracing::error!(?kind, "malformed record from the eBPF programs");
+    }
+
+    /// Delivered, aggregated, undecoded.
+    pub(super) fn account(&self, kind: Kind) -> [u64; 3] {
+        [&self.delivered, &self.aggregated, &self.undecoded]
+            .map(|row| row[kind as usize].load(Ordering::Relaxed))
     }
 
     pub(super) fn emit(&self, event: EventBody) {
@@ -84,8 +114,7 @@ impl Shared {
         self.table.ancestors(of, PARENTS)
     }
 
-    /// The process as the table has it, with the user that the record saw: setuid leaves no
-    /// record of its own.
+    /// The process as the table has it, with the user that the record saw.
     pub(super) fn process_of(&self, who: &Who) -> ProcessInfo {
         let known = self.table.get(who.key);
         let known = known.or_else(|| ProcDir::open_key(who.key).map(|folder| folder.facts()));
@@ -94,7 +123,7 @@ impl Shared {
             uid: who.uid,
             euid: who.euid,
             user: user_name(who.uid),
-            comm: who.comm.clone(),
+            comm: who.name(),
             ..known.unwrap_or_default()
         }
     }
@@ -159,6 +188,12 @@ impl Shared {
     fn nudged(&self) -> MutexGuard<'_, Vec<u32>> {
         self.nudged.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has_older_groups() -> bool {
+    const LISTING_MAX: u64 = 64 << 10;
+    let listing = read_file("/proc/self/cgroup".as_ref(), LISTING_MAX).unwrap_or_default();
+    listing.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !line.starts_with(b"0::"))
 }
 
 /// Fills in the arguments of processes that were there before the agent, on threads that may

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_agent::sensor::files::Policy;
+use holdfast_agent::config;
 use holdfast_agent::sensor::{Needs, ProcessTable, Sensor};
 use holdfast_common::event::{EventBody, FileEvent, NetworkEvent, PacketSocketEvent};
 
@@ -20,7 +20,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn start(files: Option<Policy>) -> Self {
+    pub fn start(config: config::Sensor) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "the sensor's tests need root");
         let told: Arc<(Mutex<Vec<EventBody>>, Condvar)> = Arc::default();
         let filled = Arc::clone(&told);
@@ -29,8 +29,10 @@ impl Watch {
             filled.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             filled.1.notify_all();
         };
-        let waits = files.is_some();
-        let sensor = Sensor::start(Needs { table, sink: Box::new(sink), files });
+        let waits = config.files.enabled;
+        let (hashes, own_files) = (None, Vec::new());
+        let sensor =
+            Sensor::start(Needs { config, table, hashes, own_files, sink: Box::new(sink) });
         for state in sensor.states() {
             assert!(state.active, "{state:?}");
         }

@@ -2,14 +2,15 @@
 
 use holdfast_common::abi::{Field, Kind};
 
-use super::Program;
 use super::attach::Attach;
+use super::{Program, Role};
 
 pub(super) static PROGRAMS: [Program; 2] = [
     Program {
         kinds: &[Kind::Capability],
         function: "network_capability",
         attach: Attach::RawTracepoint("cap_capable"),
+        role: Role::Main,
         needs: &[Field::TaskTgid, Field::TaskLeader, Field::TaskStart],
         wants: &[],
     },
@@ -17,6 +18,7 @@ pub(super) static PROGRAMS: [Program; 2] = [
         kinds: &[Kind::Socket],
         function: "network_sockets",
         attach: Attach::RawTracepoint("sys_exit"),
+        role: Role::Main,
         needs: &[
             Field::TaskTgid,
             Field::TaskLeader,

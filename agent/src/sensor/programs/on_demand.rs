@@ -1,7 +1,7 @@
 //! The socket program's switch: it costs every system call of the host while it is attached, so
 //! it is attached only while somebody uses `CAP_NET_RAW`, where the kernel tells (6.14 on).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
@@ -9,13 +9,13 @@ use aya::programs::RawTracePoint;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use holdfast_common::abi::Kind;
 
-use super::Loaded;
 use super::attach::{Link, chain};
+use super::{Loaded, lock};
 
 /// Attaches the socket program while it is wanted: each system call of the whole host costs more
 /// (about 200 ns on the machine where it was measured) as long as it is there.
 pub(in crate::sensor) struct OnDemand {
-    object: Arc<Mutex<Ebpf>>,
+    object: Arc<Mutex<Option<Ebpf>>>,
     attached: Option<(RawTracePointLinkId, Instant)>,
 }
 
@@ -23,7 +23,7 @@ impl OnDemand {
     /// Attached this long after the last wish.
     const STAY: Duration = Duration::from_secs(30);
 
-    pub(super) fn new(object: Arc<Mutex<Ebpf>>) -> Self {
+    pub(super) fn new(object: Arc<Mutex<Option<Ebpf>>>) -> Self {
         Self { object, attached: None }
     }
 
@@ -34,8 +34,8 @@ impl OnDemand {
             *end = until;
             return;
         }
-        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(program) = sockets(&mut object) else { return };
+        let mut object = lock(&self.object);
+        let Some(program) = object.as_mut().and_then(sockets) else { return };
         match program.attach("sys_exit") {
             Ok(link) => self.attached = Some((link, until)),
             Err(error) => tracing::error!(error = chain(&error), "cannot attach to sys_exit"),
@@ -49,8 +49,7 @@ impl OnDemand {
             self.attached = Some((link, end));
             return;
         }
-        let mut object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(program) = sockets(&mut object)
+        if let Some(program) = lock(&self.object).as_mut().and_then(sockets)
             && let Err(error) = program.detach(link)
         {
             tracing::error!(error = chain(&error), "cannot detach from sys_exit");

@@ -2,14 +2,15 @@
 
 use holdfast_common::abi::{Field, Kind};
 
-use super::Program;
 use super::attach::Attach;
+use super::{Program, Role};
 
 pub(super) static PROGRAMS: [Program; 3] = [
     Program {
         kinds: &[Kind::Exec],
         function: "process_exec",
         attach: Attach::RawTracepoint("sched_process_exec"),
+        role: Role::Main,
         needs: &[Field::TaskTgid, Field::TaskLeader, Field::TaskStart],
         wants: &[
             Field::TaskCred,
@@ -31,12 +32,38 @@ pub(super) static PROGRAMS: [Program; 3] = [
             Field::MountPoint,
             Field::MountMnt,
             Field::VfsmountRoot,
+            Field::FileInode,
+            Field::InodeNumber,
+            Field::InodeSize,
+            Field::InodeChanged,
+            Field::InodeChangedNs,
+            Field::InodeSuper,
+            Field::SuperDevice,
+            Field::TaskFs,
+            Field::FsPwdMount,
+            Field::FsPwdDentry,
+            Field::TaskCgroups,
+            Field::CssSetDefault,
+            Field::CgroupNode,
+            Field::NodeId,
+            Field::NodeName,
+            Field::NodeParent,
+            Field::TaskSignal,
+            Field::SignalPids,
+            Field::PidNumbers,
+            Field::SignalTty,
+            Field::TtyName,
+            Field::BinprmFilename,
+            Field::BinprmInterp,
+            Field::MmEnvStart,
+            Field::MmEnvEnd,
         ],
     },
     Program {
         kinds: &[Kind::Fork],
         function: "process_fork",
-        attach: Attach::RawTracepoint("sched_process_fork"),
+        attach: Attach::RawTracepoint("task_newtask"),
+        role: Role::Main,
         needs: &[Field::TaskTgid, Field::TaskLeader, Field::TaskStart],
         wants: &[Field::TaskPid, Field::TaskParent],
     },
@@ -44,6 +71,7 @@ pub(super) static PROGRAMS: [Program; 3] = [
         kinds: &[Kind::Exit],
         function: "process_exit",
         attach: Attach::RawTracepoint("sched_process_exit"),
+        role: Role::Main,
         needs: &[
             Field::TaskTgid,
             Field::TaskLeader,
@@ -51,6 +79,6 @@ pub(super) static PROGRAMS: [Program; 3] = [
             Field::TaskSignal,
             Field::SignalLive,
         ],
-        wants: &[],
+        wants: &[Field::SignalExitCode],
     },
 ];
