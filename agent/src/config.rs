@@ -11,6 +11,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use holdfast_common::verdict::{Decision, FailureReason};
 use serde::{Deserialize, Deserializer};
 
+use crate::sensor::files::list::Files;
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,13 +164,18 @@ impl Default for Journal {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sensor {
-    /// Load the eBPF programs.
+    /// Load the eBPF programs, watch the files that matter.
     pub enabled: bool,
+    /// Which files matter.
+    pub files: Files,
+    /// Where the kernel refuses BPF trampolines, watch all system calls for ptrace, mounts,
+    /// memfd and the like. Costs every system call of the host.
+    pub system_calls: bool,
 }
 
 impl Default for Sensor {
     fn default() -> Self {
-        Self { enabled: true }
+        Self { enabled: true, system_calls: true, files: Files::default() }
     }
 }
 

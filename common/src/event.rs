@@ -399,8 +399,9 @@ pub struct FileEvent {
     pub process: ProcessInfo,
     /// Ancestors, nearest first.
     pub parents: Vec<ProcessInfo>,
-    /// `read`, `open_write`, `write`, `create`, `rename`, `delete`, `attributes` (mode, owner,
-    /// times, extended attributes, links).
+    /// `read`, `open_write` (a writer closed it, no write was seen), `write`, `truncate` (a log is
+    /// shorter than it was), `create`, `rename`, `delete`, `attributes` (mode, owner, times,
+    /// extended attributes, links), `mass_rewrite`.
     pub action: String,
     /// The file.
     pub path: String,

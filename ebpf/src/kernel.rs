@@ -3,7 +3,10 @@
 //! Every read is a `bpf_probe_read_kernel`: a wrong pointer gives zeros, never a fault. Reads do
 //! not branch on failure, since each branch would double the verifier's work.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
+    bpf_probe_read_user_str,
+};
 use holdfast_common::abi::{Field, Head, Kind};
 
 use crate::maps::offset;
@@ -47,6 +50,67 @@ pub fn at<T: Copy + Default>(address: Address) -> T {
         )
     };
     value
+}
+
+/// Reads a user's words; `None` when they are not there.
+#[inline(always)]
+pub fn user<T: Copy + Default>(address: u64) -> Option<T> {
+    let mut value = T::default();
+    // SAFETY: `value` has the size that is given; the helper checks the user's address.
+    let failed = unsafe {
+        bpf_probe_read_user(
+            core::ptr::from_mut(&mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const _,
+        )
+    };
+    (failed == 0).then_some(value)
+}
+
+/// Copies a name of the kernel's into `text`; leaves an empty one when there is none.
+#[inline(always)]
+pub fn kernel_text<const N: usize>(text: &mut [u8; N], address: Address) {
+    text[0] = 0;
+    // SAFETY: `text` has N bytes; the helper checks the address.
+    unsafe {
+        bpf_probe_read_kernel_str(text.as_mut_ptr().cast(), N as u32, address as *const _);
+    }
+}
+
+/// Copies a name of the caller's into `text`; leaves an empty one when it is not there.
+#[inline(always)]
+pub fn user_text<const N: usize>(text: &mut [u8; N], address: u64) {
+    text[0] = 0;
+    // SAFETY: `text` has N bytes; the helper checks the address.
+    unsafe {
+        bpf_probe_read_user_str(text.as_mut_ptr().cast(), N as u32, address as *const _);
+    }
+}
+
+/// The thread that runs.
+#[inline(always)]
+pub fn current() -> Address {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { bpf_get_current_task() }
+}
+
+/// The `struct file` behind a descriptor of a thread, 0 for none.
+#[inline(always)]
+pub fn file_of(task: Address, descriptor: u32) -> Address {
+    let files: Address = field(task, Field::TaskFiles);
+    let table: Address = field(files, Field::FilesFdt);
+    if descriptor >= field::<u32>(table, Field::FdtableMax) {
+        return 0;
+    }
+    let slots: Address = field(table, Field::FdtableFd);
+    at(slots.wrapping_add(u64::from(descriptor) * 8))
+}
+
+/// The process that a thread belongs to: pid and start time.
+#[inline(always)]
+pub fn process(task: Address) -> (u32, u64) {
+    let leader: Address = field(task, Field::TaskLeader);
+    (field(task, Field::TaskTgid), field(leader, Field::TaskStart))
 }
 
 /// Who a record is about; `task` may be any thread of the group.

@@ -1,14 +1,18 @@
 //! Programs that start, processes that are made and processes that end.
 
-use aya_ebpf::helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use holdfast_common::abi::{
-    ARGS_MAX, ExecRecord, ExitRecord, Field, ForkRecord, Kind, PATH_DEPTH, PATH_MAX, flags,
+    ARGS_MAX, ExecRecord, ExitRecord, Field, ForkRecord, Kind, PATH_MAX, VARIABLE_MAX, VARIABLES,
+    flags,
 };
 
-use crate::kernel::{Address, field, field_or, has, head, parent};
-use crate::maps::{ExecScratch, NAME_MAX, count_lost, exec_scratch, offset, send_process};
+use crate::kernel::{Address, at, field, field_or, has, head, parent};
+use crate::maps::{
+    ARGS_START_MAX, EXEC_DATA, ExecScratch, count_lost, exec_scratch, offset, send_process,
+};
+use crate::path::Tail;
 
 /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
 ///
@@ -16,38 +20,32 @@ use crate::maps::{ExecScratch, NAME_MAX, count_lost, exec_scratch, offset, send_
 /// thread is left that could change them.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_exec(context: RawTracePointContext) -> i32 {
-    if exec(context.arg(0)).is_none() {
+    if exec(context.arg(0), context.arg(2)).is_none() {
         count_lost(Kind::Exec);
     }
     0
 }
 
 #[inline(always)]
-fn exec(task: Address) -> Option<()> {
+fn exec(task: Address, binary: Address) -> Option<()> {
     let scratch = exec_scratch()?;
-    let (parent, parent_start_ns) = parent(task);
-    scratch.record = ExecRecord {
-        head: head(Kind::Exec, task),
-        parent_start_ns,
-        parent,
-        login_uid: field_or(task, Field::TaskLoginUid, u32::MAX),
-        path_len: 0,
-        args_len: 0,
-        args_total: 0,
-        flags: 0,
-    };
     let mm: Address = field(task, Field::TaskMm);
-    let path_len = path(scratch, field(mm, Field::MmExeFile));
-    if path_len > PATH_MAX + NAME_MAX {
+    fill(scratch, task, mm);
+    let done = paths(scratch, task, mm);
+    scratch.record.path_len = done[0];
+    scratch.record.cwd_len = done[1] - done[0];
+    scratch.record.cgroup_len = done[2] - done[1];
+    script(scratch, binary);
+    scratch.record.script_len = used(scratch) as u32 - done[2];
+    let before = used(scratch) as u32;
+    environment(scratch, mm);
+    scratch.record.environment_len = used(scratch) as u32 - before;
+    arguments(scratch, mm);
+    let used = used(scratch);
+    if used > EXEC_DATA {
         return None;
     }
-    let args_len = arguments(scratch, mm, path_len);
-    if args_len > ARGS_MAX {
-        return None;
-    }
-    scratch.record.path_len = path_len as u32;
-    scratch.record.args_len = args_len as u32;
-    let length = size_of::<ExecRecord>() + path_len + args_len;
+    let length = size_of::<ExecRecord>() + used;
     // SAFETY: `length` is within the scratch memory, which is initialised as a map value.
     let bytes =
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(scratch).cast::<u8>(), length) };
@@ -55,112 +53,212 @@ fn exec(task: Address) -> Option<()> {
     Some(())
 }
 
-/// Writes the names from the executable up to the root of its mount namespace's tree, leaf
-/// first; returns their bytes.
+/// All of the record that has a fixed size.
 #[inline(always)]
-fn path(scratch: &mut ExecScratch, file: Address) -> usize {
-    let Some(inside) = offset(Field::MountMnt) else {
-        scratch.record.flags |= flags::PATH_TRUNCATED;
+fn fill(scratch: &mut ExecScratch, task: Address, mm: Address) {
+    let (parent, parent_start_ns) = parent(task);
+    let file: Address = field(mm, Field::MmExeFile);
+    let inode: Address = field(file, Field::FileInode);
+    let super_block: Address = field(inode, Field::InodeSuper);
+    let signal: Address = field(task, Field::TaskSignal);
+    let terminal: Address = field(signal, Field::SignalTty);
+    let groups: Address = field(task, Field::TaskCgroups);
+    let group: Address = field(groups, Field::CssSetDefault);
+    let node: Address = field(group, Field::CgroupNode);
+    let device: u32 = field(super_block, Field::SuperDevice);
+    scratch.used = 0;
+    scratch.record = ExecRecord {
+        head: head(Kind::Exec, task),
+        parent_start_ns,
+        inode: field(inode, Field::InodeNumber),
+        size: field(inode, Field::InodeSize),
+        changed_s: field(inode, Field::InodeChanged),
+        cgroup_id: field(node, Field::NodeId),
+        cgroup_set: groups,
+        changed_ns: field(inode, Field::InodeChangedNs),
+        device,
+        parent,
+        login_uid: field_or(task, Field::TaskLoginUid, u32::MAX),
+        session: session(signal),
+        flags: 0,
+        terminal: field(terminal, Field::TtyName),
+        path_len: 0,
+        cwd_len: 0,
+        cgroup_len: 0,
+        script_len: 0,
+        environment_len: 0,
+        args_len: 0,
+        args_total: 0,
+        reserved: 0,
+    };
+}
+
+/// The session's id in the initial pid namespace.
+#[inline(always)]
+fn session(signal: Address) -> u32 {
+    /// `PIDTYPE_SID` (linux/pid.h, 4.19 on).
+    const SESSION: u64 = 3;
+    let (Some(pids), Some(numbers)) = (offset(Field::SignalPids), offset(Field::PidNumbers)) else {
         return 0;
     };
-    // Kept in the scratch memory and read again in each round: the verifier then knows nothing of
-    // it, and sees that all rounds are alike.
-    let path_len = &raw mut scratch.record.path_len;
-    let mut dentry: Address = field(file, Field::FileDentry);
-    let mut mount: Address = field(file, Field::FileMount);
-    if has(Field::DentryHash) && field::<Address>(dentry, Field::DentryHash) == 0 {
+    let pid: Address = at(signal.wrapping_add(pids as u64 + SESSION * 8));
+    at(pid.wrapping_add(numbers as u64))
+}
+
+/// Executable, working directory and control group; returns where each ends.
+#[inline(always)]
+fn paths(scratch: &mut ExecScratch, task: Address, mm: Address) -> [u32; 3] {
+    let mut tail = Tail { data: scratch.data.as_mut_ptr(), used: &raw mut scratch.used };
+    let file: Address = field(mm, Field::MmExeFile);
+    let dentry: Address = field(file, Field::FileDentry);
+    if is_unhashed(dentry) {
         scratch.record.flags |= flags::PATH_DELETED;
     }
-    for _ in 0..PATH_DEPTH {
-        let root: Address = field(mount, Field::VfsmountRoot);
-        if dentry == root {
-            // `struct mount` holds the `struct vfsmount` that paths point to.
-            let holder = mount.wrapping_sub(inside as u64);
-            let outer: Address = field(holder, Field::MountParent);
-            if outer == holder {
-                return length_of(path_len);
-            }
-            dentry = field(holder, Field::MountPoint);
-            mount = outer.wrapping_add(inside as u64);
-            continue;
-        }
-        let length = length_of(path_len);
-        if length >= PATH_MAX {
-            break;
-        }
-        let name: Address = field(dentry, Field::DentryName);
-        // SAFETY: `length` is below PATH_MAX, behind which NAME_MAX bytes follow.
-        let written = unsafe {
-            bpf_probe_read_kernel_str(
-                scratch.data.as_mut_ptr().add(length).cast(),
-                NAME_MAX as u32,
-                name as *const _,
-            )
-        };
-        if written <= 0 || written > NAME_MAX as i64 {
-            break;
-        }
-        // SAFETY: a field of this CPU's scratch memory.
-        unsafe { path_len.write_volatile((length + written as usize) as u32) };
-        let up: Address = field(dentry, Field::DentryParent);
-        if dentry == up {
-            // A file without a place in any tree (memfd), or a root that is not mounted here.
-            return length_of(path_len);
-        }
-        dentry = up;
+    if !tail.walk(dentry, field(file, Field::FileMount), PATH_MAX) {
+        scratch.record.flags |= flags::PATH_TRUNCATED;
     }
-    scratch.record.flags |= flags::PATH_TRUNCATED;
-    length_of(path_len)
+    let path = tail.used() as u32;
+    let fs: Address = field(task, Field::TaskFs);
+    let dentry: Address = field(fs, Field::FsPwdDentry);
+    if is_unhashed(dentry) && field::<Address>(dentry, Field::DentryParent) != dentry {
+        scratch.record.flags |= flags::CWD_DELETED;
+    }
+    if !tail.walk(dentry, field(fs, Field::FsPwdMount), 2 * PATH_MAX) {
+        scratch.record.flags |= flags::CWD_TRUNCATED;
+    }
+    let cwd = tail.used() as u32;
+    let groups: Address = field(task, Field::TaskCgroups);
+    let group: Address = field(groups, Field::CssSetDefault);
+    if !tail.nodes(field(group, Field::CgroupNode), 3 * PATH_MAX) {
+        scratch.record.flags |= flags::CGROUP_TRUNCATED;
+    }
+    [path, cwd, tail.used() as u32]
 }
 
 #[inline(always)]
-fn length_of(path_len: *const u32) -> usize {
+fn is_unhashed(dentry: Address) -> bool {
+    has(Field::DentryHash) && field::<Address>(dentry, Field::DentryHash) == 0
+}
+
+/// What the caller named, where another program runs it.
+#[inline(always)]
+fn script(scratch: &mut ExecScratch, binary: Address) {
+    let named: Address = field(binary, Field::BinprmFilename);
+    let runs: Address = field(binary, Field::BinprmInterp);
+    if named == runs || !has(Field::BinprmInterp) {
+        return;
+    }
+    let mut tail = Tail { data: scratch.data.as_mut_ptr(), used: &raw mut scratch.used };
+    tail.push(named, VARIABLE_MAX as u32, 4 * PATH_MAX);
+}
+
+/// Keeps the variables whose names begin like one that is watched; the agent looks again.
+#[inline(always)]
+fn environment(scratch: &mut ExecScratch, mm: Address) {
+    const LIMIT: usize = 9 << 10;
+    let end: u64 = field(mm, Field::MmEnvEnd);
+    let used = &raw mut scratch.used;
+    let position = &raw mut scratch.position;
+    // Both through the scratch memory, see `path`.
     // SAFETY: a field of this CPU's scratch memory.
-    unsafe { path_len.read_volatile() as usize }
+    unsafe { position.write_volatile(field(mm, Field::MmEnvStart)) };
+    let mut whole = true;
+    for _ in 0..VARIABLES {
+        // SAFETY: as above.
+        let (next, at) = unsafe { (position.read_volatile(), used.read_volatile() as usize) };
+        if next >= end {
+            return;
+        }
+        if at >= LIMIT {
+            break;
+        }
+        // SAFETY: `at` is below LIMIT, behind which VARIABLE_MAX bytes follow.
+        let place = unsafe { scratch.data.as_mut_ptr().add(at) };
+        // SAFETY: see above; the helper checks the user's address.
+        let read =
+            unsafe { bpf_probe_read_user_str(place.cast(), VARIABLE_MAX as u32, next as *const _) };
+        if read <= 0 || read > VARIABLE_MAX as i64 {
+            break;
+        }
+        // SAFETY: VARIABLE_MAX bytes follow, whatever was read.
+        let name = unsafe { place.cast::<[u8; 4]>().read_unaligned() };
+        if whole && is_watched_name(name) {
+            // SAFETY: as above.
+            unsafe { used.write_volatile((at + read as usize) as u32) };
+        }
+        // What did not fit goes on in the next round, and is no name there.
+        whole = read < VARIABLE_MAX as i64;
+        let step = if whole { read as u64 } else { VARIABLE_MAX as u64 - 1 };
+        // SAFETY: as above.
+        unsafe { position.write_volatile(next + step) };
+    }
+    scratch.record.flags |= flags::ENVIRONMENT_TRUNCATED;
 }
 
-/// Copies the argument vector behind the path; returns the bytes copied.
+/// A superset of `WATCHED_ENVIRONMENT` in `common/src/process.rs`.
 #[inline(always)]
-fn arguments(scratch: &mut ExecScratch, mm: Address, path_len: usize) -> usize {
+fn is_watched_name(name: [u8; 4]) -> bool {
+    matches!(
+        &name,
+        b"LD_P" | b"LD_L" | b"LD_A" | b"LD_D" | b"HIST" | b"PROM" | b"BASH" | b"PYTH" | b"SSH_"
+    )
+}
+
+#[inline(always)]
+fn used(scratch: &ExecScratch) -> usize {
+    // SAFETY: a field of this CPU's scratch memory; volatile, so that the verifier knows nothing
+    // of it and sees the checks that follow.
+    unsafe { (&raw const scratch.used).read_volatile() as usize }
+}
+
+/// Copies the argument vector behind all else.
+#[inline(always)]
+fn arguments(scratch: &mut ExecScratch, mm: Address) {
     let start: u64 = field(mm, Field::MmArgStart);
     let total = field::<u64>(mm, Field::MmArgEnd).wrapping_sub(start);
     scratch.record.args_total = if total > u64::from(u32::MAX) { u32::MAX } else { total as u32 };
     let wanted = if total > ARGS_MAX as u64 { ARGS_MAX } else { total as usize };
-    // Through the scratch memory for the same reason: before 6.4 the verifier keeps impossible
-    // bounds of two joined branches.
+    // Through the scratch memory: before 6.4 the verifier keeps impossible bounds of two joined
+    // branches.
     let args_len = &raw mut scratch.record.args_len;
     // SAFETY: a field of this CPU's scratch memory.
     unsafe { args_len.write_volatile(wanted as u32) };
-    let wanted = length_of(args_len);
-    if wanted > ARGS_MAX {
-        return 0;
+    let at = used(scratch);
+    // SAFETY: as above.
+    let wanted = unsafe { args_len.read_volatile() as usize };
+    if wanted > ARGS_MAX || at > ARGS_START_MAX {
+        scratch.record.args_len = 0;
+        return;
     }
-    // SAFETY: path_len + wanted is within `data`; the helper checks the user's address.
+    // SAFETY: `at` + `wanted` is within `data`; the helper checks the user's address.
     let failed = unsafe {
         bpf_probe_read_user(
-            scratch.data.as_mut_ptr().add(path_len).cast(),
+            scratch.data.as_mut_ptr().add(at).cast(),
             wanted as u32,
             start as *const _,
         )
     };
     if failed != 0 || !has(Field::MmArgStart) || !has(Field::MmArgEnd) {
         scratch.record.flags |= flags::ARGS_UNREADABLE;
-        return 0;
+        scratch.record.args_len = 0;
+        return;
     }
-    wanted
+    scratch.used = (at + wanted) as u32;
 }
 
-/// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`; threads are left out.
-#[raw_tracepoint(tracepoint = "sched_process_fork")]
+/// `TP_PROTO(struct task_struct *task, unsigned long clone_flags)`; threads are left out.
+#[raw_tracepoint(tracepoint = "task_newtask")]
 pub fn process_fork(context: RawTracePointContext) -> i32 {
-    let child: Address = context.arg(1);
+    let child: Address = context.arg(0);
     let process: u32 = field(child, Field::TaskTgid);
     if field_or(child, Field::TaskPid, process) != process {
         return 0;
     }
     let head = head(Kind::Fork, child);
     let (parent, parent_start_ns) = parent(child);
-    send_process(Kind::Fork, &ForkRecord { head, parent_start_ns, parent, reserved: 0 });
+    let clone_flags = context.arg(1);
+    let record = ForkRecord { head, parent_start_ns, clone_flags, parent, reserved: 0 };
+    send_process(Kind::Fork, &record);
     0
 }
 
@@ -173,7 +271,11 @@ pub fn process_exit(context: RawTracePointContext) -> i32 {
     let task: Address = context.arg(0);
     let signal: Address = field(task, Field::TaskSignal);
     if field::<u32>(signal, Field::SignalLive) == 0 {
-        send_process(Kind::Exit, &ExitRecord { head: head(Kind::Exit, task) });
+        // Set for every process that ends, from 5.17 on (`synchronize_group_exit`).
+        let own = field(task, Field::TaskExitCode);
+        let code = field_or(signal, Field::SignalExitCode, own);
+        let head = head(Kind::Exit, task);
+        send_process(Kind::Exit, &ExitRecord { head, code, reserved: 0 });
     }
     0
 }

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod observe;
 pub mod scenarios;
 pub mod scratch;
+pub mod uring;
 
 use std::time::{Duration, Instant};
 

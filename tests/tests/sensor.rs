@@ -10,8 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use holdfast_agent::config;
 use holdfast_agent::detect::models::Models;
-use holdfast_agent::sensor::{ProcessTable, Sensor};
+use holdfast_agent::sensor::{Needs, ProcessTable, Sensor, Sink};
 use holdfast_common::event::{EventBody, ExecEvent, PacketSocketEvent};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
@@ -44,12 +45,18 @@ static WATCH: LazyLock<Watch> = LazyLock::new(|| {
         }
         filled.1.notify_all();
     };
-    let sensor = Sensor::start(Arc::clone(&table), Box::new(sink));
+    let sensor = Sensor::start(needs(Arc::clone(&table), Box::new(sink)));
     for state in sensor.states() {
         assert!(state.active, "{state:?}");
     }
     Watch { sensor, table, seen }
 });
+
+fn needs(table: Arc<ProcessTable>, sink: Sink) -> Needs {
+    let mut config = config::Sensor::default();
+    config.files.enabled = false;
+    Needs { config, table, hashes: None, own_files: Vec::new(), sink }
+}
 
 impl Watch {
     fn wait<T>(&self, what: &str, find: impl Fn(&Seen) -> Option<T>) -> T {
@@ -286,7 +293,7 @@ fn a_socket_that_was_open_before_the_sensor_is_found() {
         }
     };
     let table = Arc::new(ProcessTable::from_proc());
-    let _sensor = Sensor::start(table, Box::new(sink));
+    let _sensor = Sensor::start(needs(table, Box::new(sink)));
     let event = wait.recv_timeout(DEADLINE).expect("found");
     assert_eq!((event.action.as_str(), event.protocol), ("found", 3));
 }

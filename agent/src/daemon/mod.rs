@@ -13,6 +13,7 @@ mod demand;
 pub mod log;
 mod operator;
 mod proof;
+mod sink;
 mod state;
 mod watch;
 
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use holdfast_common::event::{AgentStarted, EventBody, ModelDetection, ProtectionGap};
+use holdfast_common::event::{AgentStarted, EventBody, ProtectionGap};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::operator::Desk;
@@ -35,7 +36,7 @@ use crate::prove::{Prover, Witness};
 use crate::quarantine::{Vault, VaultError};
 use crate::respond::{self, AllowList, AllowListError, Responder};
 use crate::scan::{ScanError, WorkerFactory};
-use crate::sensor::{ProcessTable, Sensor};
+use crate::sensor::{self, ImageHashes, ProcessTable, Sensor};
 
 /// sysexits.h: something is wrong in the configuration.
 pub const EXIT_CONFIG: u8 = 78;
@@ -125,6 +126,10 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
         prover.stop();
     }
     drop(server);
+    // Before the last event, since it tells what it has still seen.
+    if let Some(sensor) = &agent.sensor {
+        sensor.stop();
+    }
     agent.journal.record(EventBody::AgentStopped);
     agent.journal.flush();
     state.stopped()?;
@@ -149,6 +154,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         table: Arc::clone(&table),
         witness: Arc::clone(&witness),
     })?;
+    let hashes = config.sensor.enabled.then(ImageHashes::start).transpose()?;
     let coverage_journal = journal.clone();
     let on_access = OnAccess::start(on_access::Needs {
         config: config.clone(),
@@ -156,6 +162,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         exclusions: Arc::clone(&exclusions),
         responder,
         counters,
+        images: hashes.clone(),
         report: Box::new(move |body| {
             coverage_journal.record(body);
         }),
@@ -164,7 +171,15 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         let until_ms = jiff::Timestamp::now().as_millisecond();
         journal.record(EventBody::ProtectionGap(ProtectionGap { from_ms, until_ms }));
     }
-    let sensor = config.sensor.enabled.then(|| start_sensor(&table, &journal, &models, &witness));
+    let sensor = config.sensor.enabled.then(|| {
+        Sensor::start(sensor::Needs {
+            config: config.sensor.clone(),
+            table: Arc::clone(&table),
+            hashes,
+            own_files: sink::own_files(&config.state_dir),
+            sink: sink::sink(&journal, &models, &witness),
+        })
+    });
     Ok(Agent {
         config,
         host,
@@ -180,43 +195,6 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         prover: OnceLock::new(),
         ready: Instant::now(),
     })
-}
-
-/// Sensor events go to the journal, and through the models.
-fn start_sensor(
-    table: &Arc<ProcessTable>,
-    journal: &Journal,
-    models: &Arc<Models>,
-    witness: &Arc<Witness>,
-) -> Sensor {
-    let (journal, models, witness) = (journal.clone(), Arc::clone(models), Arc::clone(witness));
-    Sensor::start(
-        Arc::clone(table),
-        Box::new(move |body| {
-            if witness.takes(&body) {
-                // Its start is what its model is to fire for; the rest must fire nothing.
-                if matches!(body, EventBody::Exec(_)) {
-                    models.evaluate(&body).iter().for_each(|detection| witness.fired(detection));
-                }
-                return;
-            }
-            let detections = models.evaluate(&body);
-            journal.record(body);
-            for detection in detections {
-                report_model(&journal, detection);
-            }
-        }),
-    )
-}
-
-fn report_model(journal: &Journal, detection: ModelDetection) {
-    tracing::warn!(
-        model = detection.title,
-        pid = detection.process.key.pid,
-        command_line = detection.process.command_line(),
-        "detection model fired"
-    );
-    journal.record(EventBody::Model(Box::new(detection)));
 }
 
 /// Without its proof the host is not green, but it is protected.

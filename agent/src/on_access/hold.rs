@@ -228,6 +228,9 @@ impl Loop {
             return self.allow(pending, since);
         }
         let program = self.is_program(&pending, &facts);
+        if program && let Some(images) = &shared.images {
+            images.offer(pending.file(), &facts.identity);
+        }
         let writer = has_writer(pending.file());
         if writer {
             // First of all, so that an excluded opener, too, is known to write.
@@ -250,6 +253,9 @@ impl Loop {
         // A writer that is there before the scan can store through a mapping, unseen, and be gone
         // after it: such a verdict is used once.
         let now = SystemTime::now();
+        if program && let Some(images) = &shared.images {
+            images.offer(pending.file(), &facts.identity);
+        }
         let settled = !writer && cache::settled(&facts.identity, now);
         let written_long_ago = cache::long_ago(facts.modified, now);
         let (changes, attempts, decided) = (0, 0, None);

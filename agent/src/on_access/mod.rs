@@ -16,7 +16,7 @@ mod hold;
 mod inbox;
 mod later;
 mod marks;
-mod mounts;
+pub(crate) mod mounts;
 mod nursery;
 mod settle;
 mod waiting;
@@ -49,6 +49,7 @@ use self::watchdog::{Watchdog, Watched};
 use crate::config::{Config, Mode, OnAccess as OnAccessConfig};
 use crate::respond::{Failed, Responder};
 use crate::scan::WorkerFactory;
+use crate::sensor::ImageHashes;
 use crate::sys::fanotify::{Group, Pending};
 use crate::sys::identity::Facts;
 
@@ -73,6 +74,7 @@ pub(crate) struct Shared {
     /// The reply should an event be dropped by mistake.
     failure_fallback: Decision,
     later: Later,
+    images: Option<ImageHashes>,
     responder: Responder,
     factory: Arc<WorkerFactory>,
 }
@@ -100,6 +102,8 @@ pub struct Needs {
     pub responder: Responder,
     /// The counters, which the responder shares.
     pub counters: Arc<Counters>,
+    /// Hashes programs whose exec is held.
+    pub images: Option<ImageHashes>,
     /// Takes coverage events.
     pub report: Box<dyn Fn(EventBody) + Send + Sync>,
 }
@@ -130,7 +134,7 @@ impl OnAccess {
     /// # Errors
     /// [`OnAccessError`]; nothing stays marked then.
     pub fn start(needs: Needs) -> Result<Self, OnAccessError> {
-        let Needs { config, factory, exclusions, responder, counters, report } = needs;
+        let Needs { config, factory, exclusions, responder, counters, images, report } = needs;
         coverage::check_paths(&config.on_access.protect).map_err(OnAccessError::Path)?;
         let group = Arc::new(Group::new().map_err(OnAccessError::Group)?);
         let protect = coverage::resolve(&config.on_access.protect);
@@ -156,6 +160,7 @@ impl OnAccess {
             hard_deadline: config.on_access.deadline - margin / 2,
             failure_fallback: config.on_access.failure_decision(FailureReason::Overload),
             later: Later::new(std::process::id()),
+            images,
             factory: Arc::clone(&factory),
             responder,
             config: config.on_access,

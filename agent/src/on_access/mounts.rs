@@ -175,6 +175,13 @@ fn plan_one(mount: &Mount, events_below_overlay: bool) -> Plan {
     Plan::Protect(mount)
 }
 
+/// True for a type whose files are the host's own: nobody has to answer for it, and it is no
+/// kernel interface.
+#[must_use]
+pub fn is_local(fs_type: &str) -> bool {
+    !is(REMOTE, fs_type) && !fs_type.starts_with("fuse.") && !is(PSEUDO, fs_type)
+}
+
 fn is(list: &[&str], fs_type: &str) -> bool {
     list.contains(&fs_type)
 }

@@ -53,15 +53,9 @@ impl Layout {
         let mut layout =
             Self { offsets: [ABSENT; FIELD_COUNT], missing: Vec::new(), problem: None };
         for (field, structure, path, size) in FIELDS {
-            match btf.member(structure, path) {
-                Ok(member) if *size == 0 || member.size == *size => {
-                    layout.offsets[*field as usize] = member.offset;
-                }
-                Ok(member) => {
-                    let why = format!("{structure}.{path}: {} bytes, not {size}", member.size);
-                    layout.missing.push((*field, why));
-                }
-                Err(error) => layout.missing.push((*field, format!("{structure}.{path}: {error}"))),
+            match find(&btf, structure, path, *size) {
+                Ok(offset) => layout.offsets[*field as usize] = offset,
+                Err(why) => layout.missing.push((*field, format!("{structure}.{path}: {why}"))),
             }
         }
         layout
@@ -73,6 +67,20 @@ impl Layout {
         });
         Self { offsets: [ABSENT; FIELD_COUNT], missing: missing.collect(), problem: Some(problem) }
     }
+}
+
+/// Offset of the first of several names (`a|b`) that is there with the right size (0: any).
+fn find(btf: &Btf<'_>, structure: &str, names: &str, size: u32) -> Result<u32, String> {
+    let mut why = String::new();
+    for name in names.split('|') {
+        match btf.member(structure, name) {
+            Ok(member) if size == 0 || member.size == size => return Ok(member.offset),
+            Ok(member) => why = format!("{} bytes, not {size}", member.size),
+            Err(error) if why.is_empty() => why = error.to_string(),
+            Err(_) => {}
+        }
+    }
+    Err(why)
 }
 
 #[cfg(test)]

@@ -2,86 +2,130 @@
 //! the reader that turns records into events.
 //!
 //! Follow a record: `ebpf/src/process.rs` or `network.rs` (the kernel's side), [`reader`] (the
-//! ring buffers), [`decode`], [`reader`] again (the table is brought up to date), the sink.
+//! ring buffers), [`decode`], `process.rs`, `activity.rs` or `network.rs` here (the table is brought
+//! up to date, the event is made, or put together with its like by [`gather`]), the sink. Which
+//! program is attached where stands in [`programs`].
 //! Nothing here blocks on a process that it looks at, but the threads that fill in the arguments
 //! of processes that were there before the agent.
 
+mod activity;
 pub mod btf;
 pub mod decode;
+pub mod files;
+mod gather;
+pub mod images;
 pub mod layout;
+mod network;
 mod poll;
 pub mod proc;
+mod process;
 mod programs;
 mod reader;
+mod shared;
+mod storms;
 pub mod table;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use holdfast_common::abi::{ARGS_MAX, Kind};
 use holdfast_common::control::{DoctorLine, SensorState};
-use holdfast_common::event::EventBody;
 
+use crate::config;
+pub use images::ImageHashes;
 pub use proc::observe;
+pub use shared::Sink;
 pub use table::ProcessTable;
 
 use layout::Layout;
-use programs::{Loaded, Programs};
-use reader::{Reader, Shared};
+use programs::Programs;
+use reader::Reader;
+use shared::Shared;
 
-/// Owns the loaded programs and the reader threads; dropping it detaches and joins them.
+/// What the sensor is built from.
+pub struct Needs {
+    /// Which parts.
+    pub config: config::Sensor,
+    /// Kept up to date.
+    pub table: Arc<ProcessTable>,
+    /// Hashes of programs; `None` where no exec is held.
+    pub hashes: Option<ImageHashes>,
+    /// Patterns of the agent's own files, which are watched with those that matter.
+    pub own_files: Vec<String>,
+    /// Gets every event, from the reader thread and (for `found` sockets) the poll thread. It
+    /// must not wait for the sensor.
+    pub sink: Sink,
+}
+
+/// Owns the loaded programs and the reader threads; dropping it stops it.
 pub struct Sensor {
     programs: Programs,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     problem: Option<String>,
     missing: Vec<String>,
+    files: Option<Arc<files::Account>>,
 }
 
 impl Sensor {
     /// Loads, attaches and reads. Never fails as a whole: what could not be loaded is in
-    /// [`Sensor::states`]. `sink` gets [`EventBody::Exec`] and [`EventBody::PacketSocket`], from
-    /// the reader thread and (for `found` sockets) the poll thread. It must not wait for the
-    /// sensor.
-    pub fn start(table: Arc<ProcessTable>, sink: Box<dyn Fn(EventBody) + Send + Sync>) -> Self {
+    /// [`Sensor::states`].
+    pub fn start(needs: Needs) -> Self {
+        let policy =
+            files::Policy { files: needs.config.files.clone(), own: needs.own_files.clone() };
         let layout = Layout::of_running_kernel();
-        let mut programs = Programs::load(&layout);
-        let follows =
-            [Kind::Exec, Kind::Fork, Kind::Exit].into_iter().all(|kind| programs.is_active(kind));
+        let mut programs = Programs::load(&layout, &needs.config);
+        let follows = [Kind::Exec, Kind::Fork, Kind::Exit]
+            .into_iter()
+            .all(|kind| programs.sight(kind).active);
         // What started between the table's first look and the programs.
-        table.sync_with_proc();
-        let shared = Arc::new(Shared::new(table, sink, follows));
+        needs.table.sync_with_proc();
+        let shared = Arc::new(Shared::new(needs, follows));
         let mut threads = Vec::new();
         let mut problem = layout.problem;
-        if let (Some(process), Some(network)) =
-            (programs.process_ring.take(), programs.network_ring.take())
-        {
-            let lost = programs.loss_counter();
+        if let Some(process) = programs.process_ring.take() {
             let reader = Reader {
                 shared: Arc::clone(&shared),
                 process,
-                network,
-                lost,
+                rings: std::mem::take(&mut programs.rings),
+                lost: programs.loss_counter(),
                 on_demand: programs.on_demand(),
             };
             spawn(&mut threads, &mut problem, "sensor", move || reader.run());
         }
         let poller = Arc::clone(&shared);
         spawn(&mut threads, &mut problem, "sensor-poll", move || poller.poll());
-        reader::fill_arguments(&shared);
+        let files = policy.files.enabled.then(|| {
+            let account: Arc<files::Account> = Arc::default();
+            let watcher = files::Watcher::new(Arc::clone(&shared), Arc::clone(&account), policy);
+            if let Some(watcher) = watcher {
+                spawn(&mut threads, &mut problem, "sensor-files", move || watcher.run());
+            }
+            account
+        });
+        shared::fill_arguments(&shared);
         let missing = layout.missing.into_iter().map(|(_, text)| text).collect();
-        Self { programs, shared, threads, problem, missing }
+        Self { programs, shared, threads: Mutex::new(threads), problem, missing, files }
+    }
+
+    /// Detaches the programs, tells what they still had seen, and what waited for its like. The
+    /// account is exact then. A second call does nothing.
+    pub fn stop(&self) {
+        self.programs.unload();
+        self.shared.stop();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
     }
 
     /// What the sensor sees, and the account of each kind of record: generated = delivered +
     /// aggregated + lost, but for what is still in a ring buffer.
     pub fn states(&self) -> Vec<SensorState> {
-        // Where the kernel does not tell who uses CAP_NET_RAW nothing is missed: the socket
-        // program is then always there.
-        let shown = |loaded: &&Loaded| loaded.active || loaded.program.kind != Kind::Capability;
-        let loaded = self.programs.loaded.iter().filter(shown);
-        let mut states: Vec<SensorState> = loaded.map(|loaded| self.state(loaded)).collect();
+        let mut states: Vec<SensorState> =
+            Kind::ALL.iter().filter_map(|kind| self.state(*kind)).collect();
         let found = self.shared.found.load(Ordering::Relaxed);
         states.push(SensorState {
             name: "packet sockets (fallback)".to_owned(),
@@ -93,7 +137,13 @@ impl Sensor {
             aggregated: 0,
             lost: 0,
         });
+        states.extend(self.files.as_ref().map(|account| account.state()));
         states
+    }
+
+    /// True once every file of the list that was there at the start is watched.
+    pub fn files_are_watched(&self) -> bool {
+        self.files.as_ref().is_some_and(|account| account.walked())
     }
 
     /// The sensor's lines of `holdfast doctor`.
@@ -130,33 +180,36 @@ impl Sensor {
         lines
     }
 
-    fn state(&self, loaded: &Loaded) -> SensorState {
-        let (generated, lost) = self.programs.count(loaded.program.kind);
-        SensorState {
-            name: loaded.program.name.to_owned(),
-            mechanism: match loaded.program.kind {
-                Kind::Socket if self.programs.waits_for_capability => {
-                    "raw tracepoint sys_exit, while CAP_NET_RAW is in use".to_owned()
-                }
-                _ => format!("raw tracepoint {}", loaded.program.tracepoint),
-            },
-            active: loaded.active,
-            note: loaded.note.clone(),
-            generated,
-            delivered: self.shared.delivered(loaded.program.kind),
-            aggregated: 0,
-            lost,
+    /// `None` for what nobody misses here: where the kernel does not tell who uses CAP_NET_RAW
+    /// the socket program is always there.
+    fn state(&self, kind: Kind) -> Option<SensorState> {
+        let sight = self.programs.sight(kind);
+        if kind == Kind::Capability && !sight.active {
+            return None;
         }
+        let (generated, lost) = self.programs.count(kind);
+        let [delivered, aggregated, undecoded] = self.shared.account(kind);
+        let while_wanted = kind == Kind::Socket && self.programs.waits_for_capability;
+        Some(SensorState {
+            name: kind.title().to_owned(),
+            mechanism: if while_wanted {
+                format!("{}, while CAP_NET_RAW is in use", sight.mechanism)
+            } else {
+                sight.mechanism
+            },
+            active: sight.active,
+            note: sight.note,
+            generated,
+            delivered,
+            aggregated,
+            lost: lost + undecoded,
+        })
     }
 }
 
 impl Drop for Sensor {
     fn drop(&mut self) {
-        self.shared.stop();
-        for thread in self.threads.drain(..) {
-            // A panic there has been reported by the panic hook.
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
@@ -174,8 +227,8 @@ fn spawn(
 
 fn evidence(state: &SensorState) -> String {
     let account = format!(
-        "{} generated, {} delivered, {} lost",
-        state.generated, state.delivered, state.lost
+        "{} generated, {} delivered, {} aggregated, {} lost",
+        state.generated, state.delivered, state.aggregated, state.lost
     );
     match (&state.note, state.active) {
         (None, true) => account,

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::decode::{family_name, type_name};
+use super::decode::network::{family_name, type_name};
 use super::proc::read_file;
 
 const LISTING_MAX: u64 = 4 << 20;

@@ -1,19 +1,19 @@
 //! What `/proc` says of one process, now.
 //!
 //! Invariant: everything is read through one descriptor of `/proc/PID`, so that all of it belongs
-//! to one process even when the pid is reused meanwhile. Only [`arguments`] (and so [`observe`])
-//! can block: the kernel reads them from the process's own memory, which may be a FUSE mapping or
+//! to one process even when the pid is reused meanwhile. Only [`ProcDir::arguments`]
+//! and [`ProcDir::environment`] (and so [`observe`]) can block: the kernel reads them from the process's own memory, which may be a FUSE mapping or
 //! under userfaultfd. Every read has a limit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_common::abi::ARGS_MAX;
-use holdfast_common::process::{ProcessInfo, ProcessKey, printable};
+use holdfast_common::abi::{ARGS_MAX, VARIABLE_MAX};
+use holdfast_common::process::{ProcessInfo, ProcessKey, WATCHED_ENVIRONMENT, printable};
 use rustix::fs::{Mode, OFlags};
 
 /// `/proc/PID/stat` counts in ticks of 10 ms on every architecture that Linux still has
@@ -23,6 +23,7 @@ pub const TICK_NS: u64 = 10_000_000;
 const SMALL_FILE: u64 = 64 << 10;
 const PASSWD: &str = "/etc/passwd";
 const PASSWD_MAX: u64 = 8 << 20;
+const ENVIRONMENT_MAX: u64 = 256 << 10;
 
 /// One process's folder, held open.
 pub struct ProcDir {
@@ -31,7 +32,18 @@ pub struct ProcDir {
     pub key: ProcessKey,
     /// Its parent's pid, 0 for none.
     pub parent: u32,
+    stat: Stat,
+}
+
+/// What `/proc/PID/stat` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stat {
     comm: String,
+    parent: u32,
+    session: u32,
+    /// Number of the controlling terminal's device, 0 for none.
+    terminal: u32,
+    start_ns: u64,
 }
 
 /// From /proc now. Reads of cmdline can block on hostile memory (FUSE, userfaultfd): the caller
@@ -40,6 +52,7 @@ pub fn observe(pid: u32) -> Option<ProcessInfo> {
     let folder = ProcDir::open(pid)?;
     let mut info = folder.facts();
     (info.args, info.args_truncated) = folder.arguments();
+    info.environment = folder.environment();
     let parent = ProcDir::open(folder.parent).map(|parent| parent.key);
     info.parent = parent;
     Some(info)
@@ -54,8 +67,9 @@ impl ProcDir {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let fd = rustix::fs::open(format!("/proc/{pid}"), flags, Mode::empty()).ok()?;
         let stat = read_at(&fd, "stat", SMALL_FILE)?;
-        let (comm, parent, start_ns) = parse_stat(&stat)?;
-        Some(Self { fd, key: ProcessKey { pid, start_ns }, parent, comm })
+        let stat = parse_stat(&stat)?;
+        let key = ProcessKey { pid, start_ns: stat.start_ns };
+        Some(Self { fd, key, parent: stat.parent, stat })
     }
 
     /// The folder of exactly this process, `None` when it is gone. Does not block.
@@ -63,29 +77,33 @@ impl ProcDir {
         Self::open(key.pid).filter(|folder| folder.key == key || key.start_ns == 0)
     }
 
-    /// Everything but the arguments and the parent. Does not block.
+    /// Everything but the arguments, the environment and the parent. Does not block.
     pub fn facts(&self) -> ProcessInfo {
-        let (uid, euid) = read_at(&self.fd, "status", SMALL_FILE)
-            .and_then(|status| parse_uids(&status))
-            .unwrap_or((u32::MAX, u32::MAX));
+        let (uid, euid) = self.users().unwrap_or((u32::MAX, u32::MAX));
         let login_uid = read_at(&self.fd, "loginuid", 64)
             .and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok())
             .filter(|uid| *uid != u32::MAX);
+        let (cgroup, container) = self.groups();
         ProcessInfo {
             key: self.key,
-            parent: None,
             exe: self.link("exe"),
-            comm: self.comm.clone(),
-            args: Vec::new(),
-            args_truncated: false,
+            comm: self.stat.comm.clone(),
             uid,
             euid,
             login_uid,
             user: user_name(uid),
             cwd: self.link("cwd"),
-            container: self.container(),
+            container,
+            cgroup,
+            session: self.stat.session,
+            tty: terminal_name(self.stat.terminal),
             ..ProcessInfo::default()
         }
+    }
+
+    /// Real and effective user id. Does not block.
+    pub fn users(&self) -> Option<(u32, u32)> {
+        parse_uids(&read_at(&self.fd, "status", SMALL_FILE)?)
     }
 
     /// The argument vector and whether it is cut. **May block for ever**, see the module.
@@ -103,9 +121,22 @@ impl ProcDir {
             .unwrap_or_default()
     }
 
-    /// The container's id. Does not block.
-    pub fn container(&self) -> Option<String> {
-        container_of(&read_at(&self.fd, "cgroup", SMALL_FILE)?)
+    /// The watched environment variables. **May block for ever**, as the arguments.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let bytes = read_at(&self.fd, "environ", ENVIRONMENT_MAX).unwrap_or_default();
+        let watched = bytes.split(|byte| *byte == 0).filter_map(|variable| {
+            let at = variable.iter().position(|byte| *byte == b'=')?;
+            let name = WATCHED_ENVIRONMENT.iter().find(|one| one.as_bytes() == &variable[..at])?;
+            let value = &variable[at + 1..];
+            Some(((*name).to_owned(), printable(&value[..value.len().min(VARIABLE_MAX)])))
+        });
+        watched.collect()
+    }
+
+    /// Path of the control group, and the container's id. Does not block.
+    pub fn groups(&self) -> (String, Option<String>) {
+        let listing = read_at(&self.fd, "cgroup", SMALL_FILE).unwrap_or_default();
+        (cgroup_of(&listing), container_of(&listing))
     }
 }
 
@@ -161,18 +192,34 @@ fn read_at(folder: &OwnedFd, name: &str, limit: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// comm, parent's pid and start time. comm may hold anything, `)` and line breaks too: what
-/// follows begins behind the last `)`.
-fn parse_stat(stat: &[u8]) -> Option<(String, u32, u64)> {
+/// comm may hold anything, `)` and line breaks too: what follows begins behind the last `)`.
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let comm = printable(stat.get(open + 1..close)?);
     let rest = std::str::from_utf8(stat.get(close + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
-    // Fields 4 (ppid) and 22 (starttime), counted from 1; `rest` begins with field 3.
+    // Fields 4 (ppid), 6 (session), 7 (tty_nr) and 22 (starttime), counted from 1; `rest` begins
+    // with field 3.
     let parent = fields.nth(1)?.parse().ok()?;
-    let ticks: u64 = fields.nth(17)?.parse().ok()?;
-    Some((comm, parent, ticks.checked_mul(TICK_NS)?))
+    let session = fields.nth(1)?.parse().unwrap_or(0);
+    let terminal = fields.next()?.parse::<i32>().ok()?.cast_unsigned();
+    let ticks: u64 = fields.nth(14)?.parse().ok()?;
+    Some(Stat { comm, parent, session, terminal, start_ns: ticks.checked_mul(TICK_NS)? })
+}
+
+/// `pts/N`, `ttyN`, `ttySN` or `major:minor` for a device number as `/proc/PID/stat` packs it.
+fn terminal_name(device: u32) -> String {
+    let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xf_ff00);
+    match (major, minor) {
+        (0, _) => String::new(),
+        (4, 0..64) => format!("tty{minor}"),
+        (4, _) => format!("ttyS{}", minor - 64),
+        // UNIX98_PTY_SLAVE_MAJOR, eight of them.
+        (136..144, _) => format!("pts/{}", (major - 136) * 256 + minor),
+        (5, 1) => "console".to_owned(),
+        _ => format!("{major}:{minor}"),
+    }
 }
 
 fn parse_uids(status: &[u8]) -> Option<(u32, u32)> {
@@ -194,9 +241,25 @@ fn parse_passwd(text: &[u8]) -> HashMap<u32, String> {
     names
 }
 
+/// Path in the hierarchy of version 2; where that says nothing (`/` beside others), in systemd's or
+/// the first of version 1.
+fn cgroup_of(listing: &[u8]) -> String {
+    let text = String::from_utf8_lossy(listing);
+    let parts = || {
+        text.lines().filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            Some((parts.next()?, parts.next()?))
+        })
+    };
+    let of = |name: &str| parts().find(|(controllers, _)| *controllers == name);
+    let named = of("").filter(|(_, path)| *path != "/");
+    let found = named.or_else(|| of("name=systemd")).or_else(|| parts().next());
+    found.map(|(_, path)| printable(path.as_bytes())).unwrap_or_default()
+}
+
 /// The id in a cgroup path: the 64 hex digits that Docker, containerd, CRI-O and Podman put
 /// there, or the name behind LXC's `lxc.payload.`.
-fn container_of(cgroup: &[u8]) -> Option<String> {
+pub fn container_of(cgroup: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(cgroup);
     for line in text.lines() {
         let path = line.splitn(3, ':').nth(2).unwrap_or("");
@@ -219,10 +282,13 @@ mod tests {
 
     #[test]
     fn a_name_full_of_brackets_and_line_breaks_does_not_shift_the_fields() {
-        let tail = "S 7 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
+        let tail = "S 7 1 1 34817 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
         let stat = format!("31 (a) R 1\n) x) {tail}");
         let parsed = parse_stat(stat.as_bytes());
-        assert_eq!(parsed, Some((r"a) R 1\x0a) x".to_owned(), 7, 4242 * TICK_NS)));
+        let comm = r"a) R 1\x0a) x".to_owned();
+        let expected =
+            Stat { comm, parent: 7, session: 1, terminal: 34817, start_ns: 4242 * TICK_NS };
+        assert_eq!(parsed, Some(expected));
         for cut in 0..stat.len() - " 4242 1 1".len() {
             assert!(parse_stat(&stat.as_bytes()[..cut]).is_none(), "cut at {cut}");
         }
@@ -256,6 +322,28 @@ mod tests {
         assert_eq!(container_of(b"0::/lxc.payload.web/x\n").as_deref(), Some("web"));
         assert_eq!(container_of(b"0::/user.slice/user-0.slice\n"), None);
         assert_eq!(container_of(b"\xff\xfe"), None);
+    }
+
+    #[test]
+    fn the_group_is_of_version_2_unless_only_another_hierarchy_says_something() {
+        assert_eq!(cgroup_of(b"0::/user.slice/a.scope\n"), "/user.slice/a.scope");
+        assert_eq!(cgroup_of(b"3:cpu:/x\n1:name=systemd:/y\n0::/\n"), "/y");
+        assert_eq!(cgroup_of(b"3:cpu:/docker/a:b\n0::/\n"), "/docker/a:b");
+        assert_eq!(cgroup_of(b"0::/\n"), "/");
+        assert_eq!(cgroup_of(b""), "");
+    }
+
+    #[test]
+    fn terminals_have_the_names_that_they_have_in_dev() {
+        let name = |major: u32, minor: u32| {
+            terminal_name(major << 8 | minor & 0xff | (minor & !0xff) << 12)
+        };
+        assert_eq!(terminal_name(0), "");
+        assert_eq!(name(136, 3), "pts/3");
+        assert_eq!(name(137, 4), "pts/260");
+        assert_eq!(name(136, 300), "pts/300");
+        assert_eq!((name(4, 1), name(4, 65)), ("tty1".to_owned(), "ttyS1".to_owned()));
+        assert_eq!(name(229, 0), "229:0");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 
-use super::proc::ProcDir;
+use super::proc::{ProcDir, user_name};
 
 /// Living processes kept; further ones are counted and left out.
 pub const MAX_LIVE: usize = 131_072;
@@ -96,17 +96,54 @@ impl ProcessTable {
         true
     }
 
-    /// A process runs a new image. The parent that the table already has stays: it is the one
-    /// that made the process, while the record's may be who adopted it.
+    /// A process runs a new image, as [`ProcessTable::run`].
     pub fn executed(&self, info: &ProcessInfo) {
+        self.run(info.key, info.parent, Arc::new(info.clone()));
+    }
+
+    /// A process runs a new image, whose `key` and `parent` are not used; returns the one before.
+    /// The parent that the table already has stays: it is the one that made the process, while
+    /// the record's may be who adopted it.
+    pub fn run(
+        &self,
+        key: ProcessKey,
+        parent: Option<ProcessKey>,
+        image: Arc<ProcessInfo>,
+    ) -> Option<Arc<ProcessInfo>> {
         let mut inner = self.write();
-        let known = inner.entries.get(&info.key).and_then(|entry| entry.parent);
-        inner.insert(info.key, known.or(info.parent), Arc::new(info.clone()));
+        let before = inner.entries.get(&key);
+        let known = before.and_then(|entry| entry.parent);
+        let former = before.map(|entry| Arc::clone(&entry.image));
+        inner.insert(key, known.or(parent), image);
+        former
+    }
+
+    /// Who made this process.
+    pub fn parent_of(&self, key: ProcessKey) -> Option<ProcessKey> {
+        self.read().entries.get(&key)?.parent
+    }
+
+    /// What runs in a process, without its own key and parent; cheap.
+    pub fn image(&self, key: ProcessKey) -> Option<Arc<ProcessInfo>> {
+        self.read().entries.get(&key).map(|entry| Arc::clone(&entry.image))
+    }
+
+    /// A process has these user ids now; returns the ones before when they differ.
+    pub fn set_users(&self, key: ProcessKey, uid: u32, euid: u32) -> Option<(u32, u32)> {
+        let before = self.image(key)?;
+        if (before.uid, before.euid) == (uid, euid) {
+            return None;
+        }
+        let user = user_name(uid);
+        let mut inner = self.write();
+        let image = Arc::make_mut(&mut inner.entries.get_mut(&key)?.image);
+        (image.uid, image.euid, image.user) = (uid, euid, user);
+        Some((before.uid, before.euid))
     }
 
     /// A process ended. It stays for a while.
-    pub fn ended(&self, key: ProcessKey) {
-        self.write().end(key, Instant::now());
+    pub fn ended(&self, key: ProcessKey, now: Instant) {
+        self.write().end(key, now);
     }
 
     /// Makes the table agree with /proc: for the start, and after losses. Does not block.
@@ -142,12 +179,14 @@ impl ProcessTable {
             return;
         }
         let (args, args_truncated) = folder.arguments();
+        let environment = folder.environment();
         let mut inner = self.write();
         if let Some(entry) = inner.entries.get_mut(&folder.key)
             && entry.image.args.is_empty()
         {
             let image = Arc::make_mut(&mut entry.image);
             (image.args, image.args_truncated) = (args, args_truncated);
+            image.environment = environment;
         }
     }
 
@@ -248,7 +287,7 @@ mod tests {
         let table = empty();
         run(&table, key(5, 10), None, "/bin/old");
         assert!(table.forked(key(6, 20), key(5, 10)));
-        table.ended(key(5, 10));
+        table.ended(key(5, 10), Instant::now());
         run(&table, key(5, 30), None, "/bin/new");
         assert_eq!(table.lookup(5).map(|info| info.exe), Some("/bin/new".to_owned()));
         let child = table.lookup(6).expect("child");
@@ -276,8 +315,8 @@ mod tests {
         for number in 0..MAX_EXITED as u32 + 5000 {
             let child = key(2 + number, u64::from(number));
             assert!(table.forked(child, key(1, 1)));
-            table.ended(child);
-            table.ended(child);
+            table.ended(child, Instant::now());
+            table.ended(child, Instant::now());
         }
         assert_eq!(table.sizes(), (1, MAX_EXITED, 0));
         assert!(table.lookup(2).is_none(), "the oldest went first");

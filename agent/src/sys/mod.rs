@@ -10,3 +10,4 @@ pub mod fanotify;
 pub mod identity;
 pub mod inode;
 pub mod memory;
+pub mod notice;

@@ -1,0 +1,61 @@
+//! Where the sensor's events go: the prover takes its own, the rest is journalled and goes through
+//! the models.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use holdfast_common::event::{EventBody, ModelDetection};
+
+use crate::detect::Models;
+use crate::journal::Journal;
+use crate::prove::Witness;
+use crate::sensor;
+
+/// Called by the sensor's threads for each event; never waits for the sensor.
+pub(super) fn sink(
+    journal: &Journal,
+    models: &Arc<Models>,
+    witness: &Arc<Witness>,
+) -> sensor::Sink {
+    let (journal, models, witness) = (journal.clone(), Arc::clone(models), Arc::clone(witness));
+    Box::new(move |body| {
+        if witness.takes(&body) {
+            // Its start is what its model is to fire for; the rest must fire nothing.
+            if matches!(body, EventBody::Exec(_)) {
+                models.evaluate(&body).iter().for_each(|detection| witness.fired(detection));
+            }
+            return;
+        }
+        let detections = models.evaluate(&body);
+        journal.record(body);
+        for detection in detections {
+            report_model(&journal, detection);
+        }
+    })
+}
+
+fn report_model(journal: &Journal, detection: ModelDetection) {
+    tracing::warn!(
+        model = detection.title,
+        pid = detection.process.key.pid,
+        command_line = detection.process.command_line(),
+        "detection model fired"
+    );
+    journal.record(EventBody::Model(Box::new(detection)));
+}
+
+/// Patterns of the agent's own files: programs and state.
+pub(super) fn own_files(state: &Path) -> Vec<String> {
+    let escaped = |path: &Path| path.to_str().map(globset::escape);
+    let mut own: Vec<String> = Vec::new();
+    if let Some(state) = escaped(state) {
+        own.extend(["/*", "/quarantine/*"].map(|below| format!("{state}{below}")));
+    }
+    let exe = std::env::current_exe().ok();
+    if let Some(folder) = exe.as_deref().and_then(Path::parent).and_then(escaped) {
+        own.extend(
+            ["holdfastd", "holdfast", "holdfast-scan"].map(|name| format!("{folder}/{name}")),
+        );
+    }
+    own
+}
