@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use holdfast_common::event::{AgentStarted, EventBody, ModelDetection, ProtectionGap};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use uuid::Uuid;
 
 use self::operator::Desk;
 use self::state::StateDir;
@@ -129,7 +130,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let vault = Arc::new(Vault::open(&config.state_dir, config.quarantine.max_size.0)?);
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
-    let models = Arc::new(Models::load(&config.state_dir)?);
+    let models = Arc::new(Models::load(&config.state_dir, &config.models)?);
     let factory = Arc::new(WorkerFactory::new(&config.scan, crate::scan::default_binary()?)?);
     let table = Arc::new(ProcessTable::from_proc());
     let counters = Arc::new(Counters::default());
@@ -175,8 +176,9 @@ fn start_sensor(table: &Arc<ProcessTable>, journal: &Journal, models: &Arc<Model
     Sensor::start(
         Arc::clone(table),
         Box::new(move |body| {
-            let detections = models.evaluate(&body);
-            journal.record(body);
+            let id = Uuid::now_v7();
+            let detections = models.evaluate(id, &body);
+            journal.record_as(id, body);
             for detection in detections {
                 report_model(&journal, detection);
             }
