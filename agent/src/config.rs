@@ -38,6 +38,9 @@ pub struct Config {
     /// Self-proof.
     #[serde(default)]
     pub self_proof: SelfProof,
+    /// Detection models.
+    #[serde(default)]
+    pub models: Models,
 }
 
 /// `[on_access]`
@@ -198,6 +201,51 @@ impl Default for SelfProof {
     }
 }
 
+/// `[models]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Models {
+    /// Folder of Sigma rules, besides the shipped models.
+    #[serde(deserialize_with = "absolute")]
+    pub folder: Option<PathBuf>,
+    /// What follows when a model fires, by its id or title, in place of what the model says.
+    pub response: BTreeMap<String, Responses>,
+}
+
+/// What follows when a model fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// It is in the journal, and that is all.
+    None,
+    /// People are told.
+    Alert,
+    /// The process and all that it started are killed.
+    Kill,
+    /// The content of its program is denied from now on.
+    Deny,
+    /// The host is cut off from the network.
+    Isolate,
+}
+
+impl Response {
+    /// As in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Alert => "alert",
+            Self::Kill => "kill",
+            Self::Deny => "deny",
+            Self::Isolate => "isolate",
+        }
+    }
+}
+
+/// One response or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Responses(pub Vec<Response>);
+
 /// A number of bytes: an integer, or text such as `"64 MiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -317,6 +365,39 @@ fn sha256_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
         .collect()
 }
 
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.is_absolute() {
+        Ok(Some(path))
+    } else {
+        Err(serde::de::Error::custom(format!("{} is not an absolute path", path.display())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Responses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            One(Response),
+            List(Vec<Response>),
+        }
+        let list = match Either::deserialize(deserializer) {
+            Ok(Either::One(one)) => vec![one],
+            Ok(Either::List(list)) if !list.is_empty() => list,
+            Ok(Either::List(_)) | Err(_) => {
+                return Err(serde::de::Error::custom(
+                    "a response is none, alert, kill, deny or isolate, or a list of these",
+                ));
+            }
+        };
+        if list.len() > 1 && list.contains(&Response::None) {
+            return Err(serde::de::Error::custom("the response none goes with no other"));
+        }
+        Ok(Self(list))
+    }
+}
+
 impl<'de> Deserialize<'de> for Protect {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -396,6 +477,20 @@ mode = "block"
         assert_eq!(config.on_access.max_file_size, ByteSize(64 << 20));
         assert_eq!(config.failure_decision(FailureReason::Deadline), Decision::Allow);
         assert_eq!(config.failure_decision(FailureReason::ChangingExec), Decision::Deny);
+    }
+
+    #[test]
+    fn responses_are_one_word_or_a_list_of_known_ones() {
+        let parse = |value: &str| {
+            Config::parse(&format!("{SMALLEST}[models.response]\n\"A Model\" = {value}\n"))
+        };
+        let config = parse("[\"kill\", \"deny\"]").expect("list");
+        assert_eq!(config.models.response["A Model"].0, [Response::Kill, Response::Deny]);
+        assert_eq!(parse("\"none\"").expect("word").models.response["A Model"].0, [Response::None]);
+        for bad in ["\"explode\"", "[]", "[\"none\", \"kill\"]", "1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(Config::parse(&format!("{SMALLEST}[models]\nfolder = \"rules\"\n")).is_err());
     }
 
     #[test]

@@ -79,6 +79,27 @@ pub enum Request {
         /// On or off.
         enabled: bool,
     },
+    /// Matches of a model with this value in a field fire nothing until then. Answer: one
+    /// [`Reply::Suppression`].
+    ModelSuppress {
+        /// Id or exact title.
+        model: String,
+        /// A field of the model's events.
+        field: String,
+        /// Its value; `*` stands for any text.
+        value: String,
+        /// When it ends, milliseconds since the epoch.
+        until_ms: i64,
+        /// Why, for whoever reads it later.
+        reason: String,
+    },
+    /// Answer: [`Reply::Suppression`] each.
+    SuppressionList,
+    /// Ends one. Answer: `Done`.
+    SuppressionRemove {
+        /// Which.
+        id: Uuid,
+    },
     /// Load the rule bundle folder again. Answer: `Done`, or `Error` while the old one stays.
     BundleReload,
 }
@@ -122,6 +143,8 @@ pub enum Reply {
     },
     /// A detection model.
     Model(ModelState),
+    /// What a model does not fire for.
+    Suppression(Suppression),
     /// The request was carried out.
     Done,
     /// The request was not carried out, and nothing was changed.
@@ -341,6 +364,41 @@ pub struct ModelState {
     pub last_fired_ms: Option<i64>,
     /// Times fired since the journal began.
     pub fired: u64,
+    /// `shipped`, or the file that it came from.
+    #[serde(default)]
+    pub origin: String,
+    /// What follows when it fires: none, alert, kill, deny, isolate.
+    #[serde(default)]
+    pub response: String,
+    /// What an operator should look at and do.
+    #[serde(default)]
+    pub advice: String,
+    /// Matches that a suppression kept back since the agent started.
+    #[serde(default)]
+    pub suppressed: u64,
+}
+
+/// A model fires nothing for events with this value in a field, until a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suppression {
+    /// Its own id.
+    pub id: Uuid,
+    /// The model.
+    pub model: Uuid,
+    /// A field of the model's events.
+    pub field: String,
+    /// Its value; `*` stands for any text.
+    pub value: String,
+    /// Why.
+    pub reason: String,
+    /// Since when, milliseconds since the epoch.
+    pub since_ms: i64,
+    /// When it ends by itself.
+    pub until_ms: i64,
+    /// Matches that it kept back since the agent started.
+    #[serde(default)]
+    pub kept_back: u64,
 }
 
 /// Paths in JSON without loss: text where it is UTF-8, else the list of its bytes. A file must

@@ -301,7 +301,7 @@ fn a_socket_that_was_open_before_the_sensor_is_found() {
 /// Runs a command until the model fired for it, and returns how often it fired.
 fn fired(watch: &Watch, command: &mut Command, last: impl Fn(&PacketSocketEvent) -> bool) -> usize {
     let folder = tempfile::tempdir().expect("folder");
-    let models = Models::load(folder.path()).expect("models");
+    let models = Models::load(folder.path(), &Default::default()).expect("models");
     let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = Owned(child.expect("spawn"));
     let pid = child.0.id();
@@ -309,7 +309,9 @@ fn fired(watch: &Watch, command: &mut Command, last: impl Fn(&PacketSocketEvent)
     let seen = watch.seen.0.lock().expect("not poisoned");
     let own = seen.sockets.iter().filter(|event| event.process.key.pid == pid);
     let detections: Vec<_> = own
-        .flat_map(|event| models.evaluate(&EventBody::PacketSocket(Box::new(event.clone()))))
+        .flat_map(|event| {
+            models.evaluate(uuid::Uuid::nil(), &EventBody::PacketSocket(Box::new(event.clone())))
+        })
         .collect();
     for detection in &detections {
         assert_eq!(detection.title, "Network Sniffing");

@@ -143,7 +143,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let vault = Arc::new(Vault::open(&config.state_dir, config.quarantine.max_size.0)?);
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
-    let models = Arc::new(Models::load(&config.state_dir)?);
+    let models = Arc::new(Models::load(&config.state_dir, &config.models)?);
     let factory = Arc::new(WorkerFactory::new(&config.scan, crate::scan::default_binary()?)?);
     let table = Arc::new(ProcessTable::from_proc());
     let counters = Arc::new(Counters::default());

@@ -71,6 +71,21 @@ impl Operator for Desk {
                     .map_err(|error| crate::error_chain(&error))?;
                 send(answer, Reply::Model(state))
             }
+            Request::ModelSuppress { model, field, value, until_ms, reason } => {
+                let new = agent
+                    .models
+                    .suppress(&model, (&field, &value), until_ms, &reason)
+                    .map_err(|error| crate::error_chain(&error))?;
+                send(answer, Reply::Suppression(new))
+            }
+            Request::SuppressionList => agent
+                .models
+                .suppressions()
+                .into_iter()
+                .try_for_each(|one| send(answer, Reply::Suppression(one))),
+            Request::SuppressionRemove { id } => {
+                agent.models.end_suppression(id).map_err(|error| crate::error_chain(&error))
+            }
             Request::BundleReload => watch::reload_bundle(agent),
         }
     }

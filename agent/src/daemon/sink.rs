@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_common::event::{EventBody, ModelDetection};
+use uuid::Uuid;
 
 use crate::detect::Models;
 use crate::journal::Journal;
@@ -22,12 +23,13 @@ pub(super) fn sink(
         if witness.takes(&body) {
             // Its start is what its model is to fire for; the rest must fire nothing.
             if matches!(body, EventBody::Exec(_)) {
-                models.evaluate(&body).iter().for_each(|detection| witness.fired(detection));
+                models.evaluate(Uuid::now_v7(), &body).iter().for_each(|detection| witness.fired(detection));
             }
             return;
         }
-        let detections = models.evaluate(&body);
-        journal.record(body);
+        let id = Uuid::now_v7();
+        let detections = models.evaluate(id, &body);
+        journal.record_as(id, body);
         for detection in detections {
             report_model(&journal, detection);
         }

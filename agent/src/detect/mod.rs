@@ -1,10 +1,27 @@
 //! Detection models: behaviour that is worth a look, written as Sigma rules.
 //!
-//! [`fields`] gives events the field names that Sigma rules use, [`models`] holds and evaluates
-//! the rules, [`simulate`] does what they look for, harmlessly. Nothing here blocks or responds.
+//! ```text
+//!  event → view (fields as Sigma names them) → engine (prefilter, rsigma) → correlate
+//!        → models (on, off, suppressed, kept back) → detections, for respond
+//! ```
+//!
+//! [`rules`] reads them, [`book`] numbers them and [`reach`] tells which can fire here;
+//! [`simulate`] does what the shipped ones look for, harmlessly. Nothing here blocks or responds.
 
-pub mod fields;
+mod audit;
+pub mod book;
+pub mod correlate;
+pub mod engine;
 pub mod models;
+pub mod names;
+mod prefilter;
+mod reach;
+pub mod rules;
+mod shipped;
 pub mod simulate;
+pub mod state;
+pub mod view;
+mod watched;
+mod witness;
 
 pub use self::models::{Models, ModelsError};

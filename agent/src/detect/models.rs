@@ -1,147 +1,368 @@
-//! The detection models that are shipped: which are on, and which an event matches.
+//! The detection models in use: which are on, what an event fires, what is kept back.
 //!
-//! Invariant: one process that does one thing many times fires a model once in [`QUIET`]; what
-//! was kept back is counted in the next firing's evidence. On and off survive a restart
-//! (`models.json`); the count of firings is since the agent's start.
+//! Invariant: one process that does one thing many times fires a model once in [`QUIET`], and
+//! one model at most [`FLOOD`] times in that time for all processes together unless something
+//! more than a report follows it; what was kept back is counted in the next firing's evidence.
+//! On, off and suppressions survive a restart (`models.json`), and so do counts and times of
+//! firings (the journal). Nothing here responds.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use holdfast_common::control::ModelState;
+use holdfast_common::control::{ModelState, Suppression};
 use holdfast_common::event::{EventBody, ModelDetection};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
-use rsigma_eval::event::JsonEvent;
-use rsigma_eval::{Engine, EvaluationResult};
-use rsigma_parser::{LogSource, SigmaRule};
-use serde::{Deserialize, Serialize};
+use rsigma_eval::EvaluationResult;
 use uuid::Uuid;
 
-use super::fields::{CATEGORIES, Observation};
+use super::book::{Book, Model};
+use super::correlate::{Feed, Fired, Windows};
+use super::names::Names;
+use super::rules::FolderError;
+use super::state::{self, SUPPRESSIONS_MAX, Saved, StateError};
+use super::view::{Subject, View};
+use crate::config;
+use crate::journal::{Filter, Journal};
 
 /// A model fires once in this time for one process.
 pub const QUIET: Duration = Duration::from_secs(60);
+/// And so often for all of them.
+pub const FLOOD: u64 = 60;
 /// Pairs of process and model that are remembered; beyond it a firing is not kept back.
 const RECENT_MAX: usize = 8192;
-const STATE_FILE: &str = "models.json";
-const STATE_MAX: u64 = 1 << 20;
-const STATE_VERSION: u32 = 1;
+/// Correlations that feed correlations that feed…
+const CHAIN_MAX: usize = 8;
+/// Events that a detection names, the newest.
+const EVENTS_MAX: usize = 64;
+/// Bytes of one value in the evidence.
+const VALUE_MAX: usize = 4096;
+const REASON_MAX: usize = 1024;
+/// Variables that could make our own CLI run somebody else's code.
+const FOREIGN_CODE: [&str; 3] = ["LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"];
 
-/// Our own text, in Sigma's format.
-const SHIPPED: [(&str, &str); 2] = [
-    ("network_sniffing.yml", include_str!("../../models/network_sniffing.yml")),
-    ("self_proof.yml", include_str!("../../models/self_proof.yml")),
-];
-
-/// Why models were not loaded or switched.
+/// Why models were not loaded or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelsError {
-    /// A shipped rule is not valid; a fault of the build.
-    #[error("detection model {file}: {message}")]
-    Rule {
-        /// Its file.
-        file: &'static str,
-        /// What is wrong.
-        message: String,
-    },
-    /// The state file could not be read or written.
-    #[error("cannot {action} {path}")]
-    State {
-        /// read, write.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The state file is not what it should be.
-    #[error("{path}: {message}")]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What and where.
-        message: String,
-    },
+    /// The folder of rules.
+    #[error("cannot use the folder of detection models")]
+    Folder(#[from] FolderError),
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// No such model.
     #[error("no detection model {0:?}: neither an id nor a title")]
     Unknown(String),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// The models. Can be shared between threads.
 pub struct Models {
-    engine: Engine,
-    rules: Vec<Rule>,
+    book: Book,
+    numbers: HashMap<Uuid, usize>,
+    names: Names,
     path: PathBuf,
     /// Where `holdfast` itself is, for telling simulations.
     cli: Option<PathBuf>,
+    /// Events at or after this are counted as they happen.
+    since_ms: i64,
     state: Mutex<State>,
-}
-
-struct Rule {
-    id: Uuid,
-    title: String,
-    level: String,
-    attack: Vec<String>,
-    category: Option<String>,
+    recall: Mutex<Option<JoinHandle<Fires>>>,
+    /// Nobody can choose groups that are taken for one another.
+    groups: RandomState,
 }
 
 #[derive(Default)]
 struct State {
-    /// Also of models that this version does not know: they are kept for the one that does.
-    disabled: Vec<Uuid>,
-    fired: HashMap<Uuid, (u64, i64)>,
-    recent: HashMap<(ProcessKey, Uuid), Recent>,
+    saved: Saved,
+    /// By number of the model.
+    on: Vec<bool>,
+    fired: Fires,
+    suppressed: HashMap<usize, u64>,
+    recent: HashMap<(ProcessKey, usize), Recent>,
+    minutes: HashMap<usize, Minute>,
+    windows: Windows,
 }
+
+/// Count and time of the last firing, milliseconds since the epoch.
+type Fires = HashMap<Uuid, (u64, i64)>;
 
 struct Recent {
     fired: Instant,
     kept_back: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Saved {
-    version: u32,
-    disabled: Vec<Uuid>,
+/// Firings of one model since a moment.
+struct Minute {
+    since: Instant,
+    fired: u64,
+    kept_back: u64,
+}
+
+/// One event on its way through the models.
+struct Passing<'a, 'b> {
+    view: &'b View<'a>,
+    subject: &'b Subject<'a>,
+    event: Uuid,
+    now: Instant,
 }
 
 impl Models {
-    /// Compiles the shipped models and reads which are off.
+    /// Reads the shipped models, those of the config's folder, and what operators decided.
     ///
     /// # Errors
-    /// [`ModelsError`] when the state file cannot be read, is not valid, or is of a newer
-    /// version. Without a state file all models are on.
-    pub fn load(state_dir: &Path) -> Result<Self, ModelsError> {
-        let path = state_dir.join(STATE_FILE);
-        let mut engine = Engine::new();
-        let mut rules = Vec::new();
-        for (file, text) in SHIPPED {
-            let wrong = |message: String| ModelsError::Rule { file, message };
-            let parsed =
-                rsigma_parser::parse_sigma_yaml(text).map_err(|error| wrong(error.to_string()))?;
-            for rule in &parsed.rules {
-                rules.push(Rule::of(rule).ok_or_else(|| wrong("no UUID as id".to_owned()))?);
-            }
-            engine.add_collection(&parsed).map_err(|error| wrong(error.to_string()))?;
-        }
-        let disabled = read_state(&path)?;
+    /// [`ModelsError`] when the folder or the state file cannot be used, or the config names a
+    /// model that is not there. A single rule that is not valid is left out: see
+    /// [`Models::refused`].
+    pub fn load(state_dir: &Path, config: &config::Models) -> Result<Self, ModelsError> {
+        let mut book = Book::read(config.folder.as_deref())?;
+        book.set_responses(&config.response).map_err(ModelsError::Unknown)?;
+        Self::with_book(state_dir, book)
+    }
+
+    /// With these models.
+    ///
+    /// # Errors
+    /// [`ModelsError::State`]
+    pub fn with_book(state_dir: &Path, book: Book) -> Result<Self, ModelsError> {
+        let path = state::file(state_dir);
+        let saved = state::read(&path)?;
+        let on = book.models.iter().map(|model| !saved.disabled.contains(&model.id)).collect();
+        let numbers = book.models.iter().enumerate().map(|(at, model)| (model.id, at)).collect();
         let cli = std::env::current_exe().ok().map(|exe| exe.with_file_name("holdfast"));
-        let state = Mutex::new(State { disabled, ..State::default() });
-        Ok(Self { engine, rules, path, cli, state })
+        let state = Mutex::new(State { saved, on, ..State::default() });
+        Ok(Self {
+            book,
+            numbers,
+            names: Names::default(),
+            path,
+            cli,
+            since_ms: now_ms(),
+            state,
+            recall: Mutex::default(),
+            groups: RandomState::new(),
+        })
     }
 
-    /// Detections that this event causes now.
-    pub fn evaluate(&self, event: &EventBody) -> Vec<ModelDetection> {
-        self.evaluate_at(event, Instant::now())
+    /// Rules that were left out, and why.
+    #[must_use]
+    pub fn refused(&self) -> &[super::rules::Refused] {
+        &self.book.refused
     }
 
-    /// All models, in their shipped order.
+    /// The models as they were read.
+    #[must_use]
+    pub fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// Detections that this event causes now. `id` is the event's own.
+    pub fn evaluate(&self, id: Uuid, event: &EventBody) -> Vec<ModelDetection> {
+        self.evaluate_at(id, event, Instant::now())
+    }
+
+    /// As if it were `now`.
+    pub fn evaluate_at(&self, id: Uuid, event: &EventBody, now: Instant) -> Vec<ModelDetection> {
+        if let EventBody::Network(network) = event
+            && network.action == "dns_answer"
+        {
+            self.names.learn(network, now);
+        }
+        let mut detections = Vec::new();
+        let Some(subject) = Subject::of(event, &self.names) else { return detections };
+        for source in subject.sources() {
+            let view = subject.seen_as(*source);
+            let passing = Passing { view: &view, subject: &subject, event: id, now };
+            self.book.engine.matches(&view, &mut |model, result| {
+                self.matched(&passing, model, &result, &mut detections);
+            });
+        }
+        detections
+    }
+
+    /// How many rules match, and nothing else: for measuring.
+    #[must_use]
+    pub fn matching(&self, event: &EventBody) -> usize {
+        let Some(subject) = Subject::of(event, &self.names) else { return 0 };
+        let mut count = 0;
+        for source in subject.sources() {
+            self.book.engine.matches(&subject.seen_as(*source), &mut |_, _| count += 1);
+        }
+        count
+    }
+
+    fn matched(
+        &self,
+        passing: &Passing<'_, '_>,
+        number: usize,
+        result: &EvaluationResult,
+        detections: &mut Vec<ModelDetection>,
+    ) {
+        let model = &self.book.models[number];
+        let mut state = self.state();
+        if !state.on[number] || state.suppresses(number, model, passing.view) {
+            return;
+        }
+        if model.alone
+            && let Some(kept_back) =
+                state.admit(number, model, passing.subject.process.key, passing.now)
+        {
+            let evidence = evidence(passing.view, result, kept_back);
+            detections.push(self.detection(model, passing, evidence, vec![passing.event]));
+        }
+        let mut feeds: Vec<Feed> = self.book.feeds[number].clone();
+        for _ in 0..CHAIN_MAX {
+            let fired: Vec<_> = feeds
+                .drain(..)
+                .filter_map(|feed| {
+                    let State { on, windows, .. } = &mut *state;
+                    if !on[self.book.model_of(feed.correlation)] {
+                        return None;
+                    }
+                    let (view, event, now) = (passing.view, passing.event, passing.now);
+                    self.book.correlations.count(windows, feed, view, event, now)
+                })
+                .collect();
+            for fired in fired {
+                let number = self.book.model_of(fired.correlation);
+                feeds.extend(&self.book.feeds[number]);
+                detections.extend(self.correlated(&mut state, passing, number, fired));
+            }
+        }
+    }
+
+    fn correlated(
+        &self,
+        state: &mut State,
+        passing: &Passing<'_, '_>,
+        number: usize,
+        fired: Fired,
+    ) -> Option<ModelDetection> {
+        let model = &self.book.models[number];
+        if state.suppresses(number, model, passing.view) {
+            return None;
+        }
+        let kept_back = state.admit(number, model, self.actor(&fired), passing.now)?;
+        let mut evidence = BTreeMap::new();
+        for field in ["Image", "CommandLine", "User", "ParentImage"] {
+            put(&mut evidence, field, passing.view.text(field));
+        }
+        for (field, value) in fired.group {
+            put(&mut evidence, &field, Some(value));
+        }
+        put(&mut evidence, "counted", Some(fired.value.to_string()));
+        put_repeated(&mut evidence, kept_back);
+        Some(self.detection(model, passing, evidence, fired.events))
+    }
+
+    fn detection(
+        &self,
+        model: &Model,
+        passing: &Passing<'_, '_>,
+        evidence: BTreeMap<String, String>,
+        mut events: Vec<Uuid>,
+    ) -> ModelDetection {
+        let (process, parents) = (passing.subject.process, passing.subject.parents);
+        events.drain(..events.len().saturating_sub(EVENTS_MAX));
+        ModelDetection {
+            model_id: model.id,
+            title: model.title.clone(),
+            level: model.level.clone(),
+            attack: model.attack.clone(),
+            process: process.clone(),
+            parents: parents.to_vec(),
+            evidence,
+            events,
+            advice: model.advice.clone(),
+            response: model.responses(),
+            responded: String::new(),
+            simulated: self.is_simulation(process)
+                || parents.iter().any(|one| self.is_simulation(one)),
+        }
+    }
+
+    /// A group stands where a process does in [`State::recent`]; no process has this pid.
+    fn actor(&self, fired: &Fired) -> ProcessKey {
+        ProcessKey { pid: u32::MAX, start_ns: self.groups.hash_one(&fired.group) }
+    }
+
+    /// `holdfast simulate run`, by the program beside this agent: another program that only calls
+    /// itself so is not excused, nor one that carries foreign code.
+    fn is_simulation(&self, process: &ProcessInfo) -> bool {
+        let ours = self.cli.as_deref().is_some_and(|cli| Path::new(&process.exe) == cli);
+        let own_code = FOREIGN_CODE.iter().all(|name| !process.environment.contains_key(*name));
+        ours && own_code && process.args.windows(2).any(|pair| pair == ["simulate", "run"])
+    }
+
+    /// What the model of this detection answers with.
+    #[must_use]
+    pub fn responses(&self, detection: &ModelDetection) -> &[config::Response] {
+        self.numbers
+            .get(&detection.model_id)
+            .map_or(&[], |number| self.book.models[*number].response.as_slice())
+    }
+
+    /// Counts what the journal knows of earlier firings, on a thread of its own.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn recall(&self, journal: &Journal) -> std::io::Result<()> {
+        let (journal, until) = (journal.clone(), self.since_ms);
+        let thread = std::thread::Builder::new().name("recall".to_owned()).spawn(move || {
+            let mut fires = Fires::new();
+            let filter = Filter { kind: Some("model".to_owned()), ..Filter::default() };
+            let read = journal.each(&filter, &mut |event| {
+                if let EventBody::Model(detection) = &event.body
+                    && event.time_ms < until
+                {
+                    let fired = fires.entry(detection.model_id).or_default();
+                    *fired = (fired.0 + 1, fired.1.max(event.time_ms));
+                }
+                true
+            });
+            if let Err(error) = read {
+                tracing::error!(error = crate::error_chain(&error), "earlier firings are unknown");
+            }
+            fires
+        })?;
+        *self.recall.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// All models: the shipped ones first. Rules that only feed correlations are not models.
     pub fn list(&self) -> Vec<ModelState> {
+        self.remember();
         let state = self.state();
-        self.rules.iter().map(|rule| rule.state(&state)).collect()
+        let numbered = self.book.models.iter().enumerate();
+        numbered.filter(|(_, model)| model.alone).map(|(at, _)| self.shown(&state, at)).collect()
+    }
+
+    fn shown(&self, state: &State, number: usize) -> ModelState {
+        let model = &self.book.models[number];
+        let fired = state.fired.get(&model.id).copied();
+        ModelState {
+            enabled: state.on[number],
+            last_fired_ms: fired.map(|(_, time)| time),
+            fired: fired.map_or(0, |(count, _)| count),
+            suppressed: state.suppressed.get(&number).copied().unwrap_or(0),
+            ..model.state()
+        }
+    }
+
+    /// Takes in what [`Models::recall`] found, waiting for it.
+    fn remember(&self) {
+        let mut recall = self.recall.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Ok(earlier)) = recall.take().map(JoinHandle::join) else { return };
+        let mut state = self.state();
+        for (model, (count, time)) in earlier {
+            let fired = state.fired.entry(model).or_default();
+            *fired = (fired.0 + count, fired.1.max(time));
+        }
     }
 
     /// Switches a model on or off, by id or exact title.
@@ -150,100 +371,95 @@ impl Models {
     /// [`ModelsError::Unknown`], or [`ModelsError::State`] when it could not be saved; then
     /// nothing has changed.
     pub fn switch(&self, model: &str, enabled: bool) -> Result<ModelState, ModelsError> {
-        let rule = self
-            .rules
-            .iter()
-            .find(|rule| rule.title == model || Uuid::try_parse(model) == Ok(rule.id))
-            .ok_or_else(|| ModelsError::Unknown(model.to_owned()))?;
+        self.remember();
+        let number = self.find(model)?;
+        let id = self.book.models[number].id;
         let mut state = self.state();
-        let mut disabled = state.disabled.clone();
-        disabled.retain(|id| *id != rule.id);
+        let mut saved = state.saved.clone();
+        saved.disabled.retain(|one| *one != id);
         if !enabled {
-            disabled.push(rule.id);
+            saved.disabled.push(id);
         }
-        write_state(&self.path, &disabled)?;
-        state.disabled = disabled;
-        Ok(rule.state(&state))
+        state::write(&self.path, &saved)?;
+        state.saved = saved;
+        state.on[number] = enabled;
+        Ok(self.shown(&state, number))
     }
 
-    fn evaluate_at(&self, event: &EventBody, now: Instant) -> Vec<ModelDetection> {
-        let Some(observation) = Observation::of(event) else { return Vec::new() };
-        let category = observation.category;
-        if !self.rules.iter().any(|rule| rule.looks_at(category)) {
-            return Vec::new();
-        }
-        let source = LogSource {
-            category: Some(category.to_owned()),
-            product: Some("linux".to_owned()),
-            ..LogSource::default()
-        };
-        let fields = observation.fields();
-        let matches = self.engine.evaluate_with_logsource(&JsonEvent::borrow(&fields), &source);
-        let mut detections = Vec::new();
-        for matched in matches {
-            let id = matched.header.rule_id.as_deref().and_then(|id| Uuid::try_parse(id).ok());
-            let Some(rule) = self.rules.iter().find(|rule| Some(rule.id) == id) else { continue };
-            if let Some(kept_back) = self.admit(rule.id, observation.process.key, now) {
-                let evidence = evidence(&matched, &fields, kept_back);
-                detections.push(self.detection(rule, &observation, evidence));
-            }
-        }
-        detections
-    }
-
-    /// Counts a match. `None` when it is off or kept back, else how many were kept back since
-    /// the last firing.
-    fn admit(&self, model: Uuid, process: ProcessKey, now: Instant) -> Option<u64> {
-        let mut state = self.state();
-        if state.disabled.contains(&model) {
-            return None;
-        }
-        let mut kept_back = 0;
-        if let Some(recent) = state.recent.get_mut(&(process, model)) {
-            if now.duration_since(recent.fired) < QUIET {
-                recent.kept_back += 1;
-                return None;
-            }
-            kept_back = recent.kept_back;
-        }
-        if state.recent.len() >= RECENT_MAX {
-            state.recent.retain(|_, recent| now.duration_since(recent.fired) < QUIET);
-        }
-        if state.recent.len() < RECENT_MAX {
-            state.recent.insert((process, model), Recent { fired: now, kept_back: 0 });
-        }
-        let fired = state.fired.entry(model).or_default();
-        *fired = (fired.0 + 1, now_ms());
-        Some(kept_back)
-    }
-
-    fn detection(
+    /// Keeps a model from firing for events with this value in a field.
+    ///
+    /// # Errors
+    /// [`ModelsError`]; then nothing has changed.
+    pub fn suppress(
         &self,
-        rule: &Rule,
-        observation: &Observation<'_>,
-        evidence: BTreeMap<String, String>,
-    ) -> ModelDetection {
-        ModelDetection {
-            model_id: rule.id,
-            title: rule.title.clone(),
-            level: rule.level.clone(),
-            attack: rule.attack.clone(),
-            process: observation.process.clone(),
-            parents: observation.parents.to_vec(),
-            evidence,
-            events: Vec::new(),
-            advice: String::new(),
-            response: String::new(),
-            responded: String::new(),
-            simulated: self.is_simulation(observation.process),
+        model: &str,
+        (field, value): (&str, &str),
+        until_ms: i64,
+        reason: &str,
+    ) -> Result<Suppression, ModelsError> {
+        let refuse = |why: &str| Err(ModelsError::Refused(why.to_owned()));
+        let number = self.find(model)?;
+        let now = now_ms();
+        if until_ms <= now {
+            return refuse("a suppression must end in the future");
         }
+        if reason.trim().is_empty() || reason.len() > REASON_MAX {
+            return refuse("a suppression needs a reason, of at most 1024 bytes");
+        }
+        if field.is_empty() || field.len() > 64 || value.len() > VALUE_MAX {
+            return refuse("a field has a name of at most 64 bytes and a value of at most 4096");
+        }
+        if value.chars().all(|c| c == '*') {
+            return refuse("this value fits every event: switch the model off instead");
+        }
+        let mut state = self.state();
+        let mut saved = state.saved.clone();
+        saved.suppressions.retain(|one| one.until_ms > now);
+        if saved.suppressions.len() >= SUPPRESSIONS_MAX {
+            return refuse("there are too many suppressions");
+        }
+        let new = Suppression {
+            id: Uuid::now_v7(),
+            model: self.book.models[number].id,
+            field: field.to_owned(),
+            value: value.to_owned(),
+            reason: reason.trim().to_owned(),
+            since_ms: now,
+            until_ms,
+            kept_back: 0,
+        };
+        saved.suppressions.push(new.clone());
+        state::write(&self.path, &saved)?;
+        state.saved = saved;
+        Ok(new)
     }
 
-    /// `holdfast simulate run`, by the program beside this agent: another program that only calls
-    /// itself so is not excused.
-    fn is_simulation(&self, process: &ProcessInfo) -> bool {
-        let ours = self.cli.as_deref().is_some_and(|cli| Path::new(&process.exe) == cli);
-        ours && process.args.windows(2).any(|pair| pair == ["simulate", "run"])
+    /// Those that stand.
+    pub fn suppressions(&self) -> Vec<Suppression> {
+        let now = now_ms();
+        let state = self.state();
+        state.saved.suppressions.iter().filter(|one| one.until_ms > now).cloned().collect()
+    }
+
+    /// Ends one.
+    ///
+    /// # Errors
+    /// [`ModelsError`] when there is none, or it could not be saved.
+    pub fn end_suppression(&self, id: Uuid) -> Result<(), ModelsError> {
+        let mut state = self.state();
+        let mut saved = state.saved.clone();
+        saved.suppressions.retain(|one| one.id != id);
+        if saved.suppressions.len() == state.saved.suppressions.len() {
+            return Err(ModelsError::Refused(format!("there is no suppression {id}")));
+        }
+        state::write(&self.path, &saved)?;
+        state.saved = saved;
+        Ok(())
+    }
+
+    fn find(&self, model: &str) -> Result<usize, ModelsError> {
+        let found = self.book.find(model).filter(|number| self.book.models[*number].alone);
+        found.ok_or_else(|| ModelsError::Unknown(model.to_owned()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -251,117 +467,133 @@ impl Models {
     }
 }
 
-impl Rule {
-    fn of(rule: &SigmaRule) -> Option<Self> {
-        let technique = |tag: &String| {
-            let name = tag.strip_prefix("attack.")?.to_ascii_uppercase();
-            let digits = name.strip_prefix('T')?;
-            digits.starts_with(|c: char| c.is_ascii_digit()).then_some(name)
-        };
-        Some(Self {
-            id: Uuid::try_parse(rule.id.as_deref()?).ok()?,
-            title: rule.title.clone(),
-            level: rule
-                .level
-                .map_or_else(|| "medium".to_owned(), |level| level.as_str().to_owned()),
-            attack: rule.tags.iter().filter_map(technique).collect(),
-            category: rule.logsource.category.clone(),
-        })
+impl State {
+    /// True when a suppression stands for this event; counts it.
+    fn suppresses(&mut self, number: usize, model: &Model, view: &View<'_>) -> bool {
+        if self.saved.suppressions.is_empty() {
+            return false;
+        }
+        let now = now_ms();
+        let standing = self.saved.suppressions.iter_mut().find(|one| {
+            one.model == model.id
+                && one.until_ms > now
+                && view.text(&one.field).is_some_and(|value| fits(&one.value, &value))
+        });
+        let Some(standing) = standing else { return false };
+        standing.kept_back += 1;
+        *self.suppressed.entry(number).or_default() += 1;
+        true
     }
 
-    fn looks_at(&self, category: &str) -> bool {
-        self.category.as_deref().is_none_or(|own| own == category)
+    /// Counts a match. `None` when it is kept back, else how many were since the last firing.
+    fn admit(
+        &mut self,
+        number: usize,
+        model: &Model,
+        process: ProcessKey,
+        now: Instant,
+    ) -> Option<u64> {
+        let mut kept_back = 0;
+        if let Some(recent) = self.recent.get_mut(&(process, number)) {
+            if now.duration_since(recent.fired) < QUIET {
+                recent.kept_back += 1;
+                return None;
+            }
+            kept_back = recent.kept_back;
+        }
+        kept_back += self.admit_this_minute(number, model, now)?;
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.retain(|_, recent| now.duration_since(recent.fired) < QUIET);
+        }
+        if self.recent.len() < RECENT_MAX {
+            self.recent.insert((process, number), Recent { fired: now, kept_back: 0 });
+        }
+        let fired = self.fired.entry(model.id).or_default();
+        *fired = (fired.0 + 1, now_ms());
+        Some(kept_back)
     }
 
-    fn state(&self, state: &State) -> ModelState {
-        let fired = state.fired.get(&self.id).copied();
-        let known = CATEGORIES.into_iter().any(|category| self.looks_at(category));
-        ModelState {
-            id: self.id,
-            title: self.title.clone(),
-            enabled: !state.disabled.contains(&self.id),
-            level: self.level.clone(),
-            attack: self.attack.clone(),
-            can_fire: known,
-            why_not: (!known).then(|| "no event of this agent has its log source".to_owned()),
-            last_fired_ms: fired.map(|(_, time)| time),
-            fired: fired.map_or(0, |(count, _)| count),
+    fn admit_this_minute(&mut self, number: usize, model: &Model, now: Instant) -> Option<u64> {
+        let minute =
+            self.minutes.entry(number).or_insert(Minute { since: now, fired: 0, kept_back: 0 });
+        let mut kept_back = 0;
+        if now.duration_since(minute.since) >= QUIET {
+            kept_back = minute.kept_back;
+            *minute = Minute { since: now, fired: 0, kept_back: 0 };
+        }
+        if minute.fired >= FLOOD && !model.acts() {
+            minute.kept_back += 1;
+            return None;
+        }
+        minute.fired += 1;
+        Some(kept_back)
+    }
+}
+
+/// `*` stands for any text; all else counts as it is.
+fn fits(pattern: &str, value: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(rest) = parts.next().and_then(|start| value.strip_prefix(start)) else { return false };
+    let mut rest = rest;
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
         }
     }
+    true
 }
 
 /// The fields that the rule matched on, what people ask for first, and what was kept back.
 fn evidence(
+    view: &View<'_>,
     matched: &EvaluationResult,
-    fields: &serde_json::Value,
     kept_back: u64,
 ) -> BTreeMap<String, String> {
-    let text = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
     let mut evidence = BTreeMap::new();
-    let always = [
-        "Image",
-        "CommandLine",
-        "User",
-        "Action",
-        "SocketFamily",
-        "SocketType",
-        "Protocol",
-        "Interface",
-    ];
-    for name in always {
-        if let Some(value) = fields.get(name) {
-            evidence.insert(name.to_owned(), text(value));
-        }
+    for field in ["Image", "CommandLine", "User", "ParentImage"] {
+        put(&mut evidence, field, view.text(field));
+    }
+    for field in view.source.own_fields() {
+        put(&mut evidence, field, view.text(field));
     }
     if let Some(detection) = matched.as_detection() {
         for field in &detection.matched_fields {
-            evidence.insert(field.field.clone(), text(&field.value));
+            let value = view.text(&field.field).unwrap_or_else(|| match &field.value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
+            put(&mut evidence, &field.field, Some(value));
         }
-        evidence.insert("matched".to_owned(), detection.matched_selections.join(", "));
+        let mut selections = detection.matched_selections.clone();
+        selections.sort();
+        put(&mut evidence, "matched", Some(selections.join(", ")));
     }
-    if kept_back > 0 {
-        evidence.insert("repeated".to_owned(), kept_back.to_string());
-    }
+    put_repeated(&mut evidence, kept_back);
     evidence
 }
 
-fn read_state(path: &Path) -> Result<Vec<Uuid>, ModelsError> {
-    let corrupt = |message: String| ModelsError::Corrupt { path: path.to_owned(), message };
-    let read = std::fs::metadata(path).and_then(|facts| {
-        if facts.len() > STATE_MAX { Ok(None) } else { std::fs::read(path).map(Some) }
-    });
-    let bytes = match read {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Err(corrupt("too large".to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(ModelsError::State { action: "read", path: path.to_owned(), source });
-        }
-    };
-    let saved: Saved =
-        serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
-    if saved.version != STATE_VERSION {
-        return Err(corrupt(format!("version {}, not {STATE_VERSION}", saved.version)));
+fn put(evidence: &mut BTreeMap<String, String>, field: &str, value: Option<String>) {
+    let Some(mut value) = value.filter(|value| !value.is_empty()) else { return };
+    let mut end = VALUE_MAX.min(value.len());
+    while !value.is_char_boundary(end) {
+        end -= 1;
     }
-    Ok(saved.disabled)
+    value.truncate(end);
+    evidence.insert(field.to_owned(), value);
 }
 
-/// Replaces the file whole: written beside it, synchronised, renamed.
-fn write_state(path: &Path, disabled: &[Uuid]) -> Result<(), ModelsError> {
-    let saved = Saved { version: STATE_VERSION, disabled: disabled.to_vec() };
-    let beside = path.with_extension("json.new");
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(&saved)?)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(|source| ModelsError::State { action: "write", path: path.to_owned(), source })
+fn put_repeated(evidence: &mut BTreeMap<String, String>, kept_back: u64) {
+    if kept_back > 0 {
+        evidence.insert("repeated".to_owned(), kept_back.to_string());
+    }
 }
 
 fn now_ms() -> i64 {
@@ -370,157 +602,5 @@ fn now_ms() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use holdfast_common::event::{ExecEvent, PacketSocketEvent};
-
-    use super::*;
-
-    const SNIFFING: &str = "Network Sniffing";
-
-    fn models() -> (tempfile::TempDir, Models) {
-        let folder = tempfile::tempdir().expect("folder");
-        let models = Models::load(folder.path()).expect("shipped models");
-        (folder, models)
-    }
-
-    fn process(pid: u32, exe: &str) -> ProcessInfo {
-        ProcessInfo {
-            key: ProcessKey { pid, start_ns: 10_000_000 },
-            exe: exe.to_owned(),
-            args: vec![exe.to_owned(), "-i".to_owned(), "eth0".to_owned()],
-            user: "root".to_owned(),
-            ..ProcessInfo::default()
-        }
-    }
-
-    fn socket(pid: u32, exe: &str, action: &str, family: &str, protocol: u32) -> EventBody {
-        EventBody::PacketSocket(Box::new(PacketSocketEvent {
-            process: process(pid, exe),
-            parents: vec![process(1, "/bin/bash")],
-            action: action.to_owned(),
-            family: family.to_owned(),
-            socket_type: "SOCK_RAW".to_owned(),
-            protocol,
-            interface: 2,
-        }))
-    }
-
-    #[test]
-    fn tcpdump_fires_once_for_all_that_it_does_to_its_socket() {
-        let (_folder, models) = models();
-        let mut fired = Vec::new();
-        for (action, protocol) in
-            [("socket", 0), ("bind", 0), ("promiscuous", 0), ("ring", 0), ("bind", 3)]
-        {
-            let event = socket(77, "/usr/bin/tcpdump", action, "AF_PACKET", protocol);
-            fired.extend(models.evaluate(&event));
-        }
-        assert_eq!(fired.len(), 1);
-        let detection = &fired[0];
-        assert_eq!((detection.title.as_str(), detection.level.as_str()), (SNIFFING, "medium"));
-        assert_eq!(detection.attack, ["T1040"]);
-        assert_eq!(detection.evidence["CommandLine"], "/usr/bin/tcpdump -i eth0");
-        assert_eq!(detection.evidence["Action"], "promiscuous");
-        assert!(!detection.simulated);
-        assert_eq!(models.list()[0].fired, 1);
-    }
-
-    #[test]
-    fn every_way_to_receive_every_protocol_fires() {
-        let ways = [("socket", 3), ("bind", 3), ("found", 3), ("ring", 3), ("promiscuous", 0x800)];
-        for (action, protocol) in ways {
-            let (_folder, models) = models();
-            let event = socket(5, "/usr/bin/python3.13", action, "AF_PACKET", protocol);
-            assert_eq!(models.evaluate(&event).len(), 1, "{action} {protocol}");
-        }
-    }
-
-    #[test]
-    fn near_misses_do_not_fire() {
-        let (_folder, models) = models();
-        for (exe, action, family, protocol) in [
-            ("/usr/lib/systemd/systemd-networkd", "bind", "AF_PACKET", 0x0800),
-            ("/usr/sbin/NetworkManager", "socket", "AF_PACKET", 0x0800),
-            ("/usr/sbin/arping", "bind", "AF_PACKET", 0x0806),
-            ("/usr/sbin/lldpd", "bind", "AF_PACKET", 0x88cc),
-            ("/usr/sbin/dhclient", "socket", "AF_PACKET", 3),
-            ("/usr/bin/ping", "socket", "AF_INET", 1),
-            ("/usr/bin/ping", "socket", "AF_INET6", 58),
-            // IPPROTO 3 (GGP) is not ETH_P_ALL.
-            ("/usr/bin/odd", "socket", "AF_INET", 3),
-            ("/usr/bin/tcpdump", "socket", "AF_PACKET", 0),
-        ] {
-            let event = socket(9, exe, action, family, protocol);
-            assert!(models.evaluate(&event).is_empty(), "{exe} {action} {family} {protocol}");
-        }
-        let exec =
-            ExecEvent { process: process(3, "/usr/bin/tcpdump"), parents: Vec::new(), count: 1 };
-        assert!(models.evaluate(&EventBody::Exec(Box::new(exec))).is_empty());
-        assert!(models.evaluate(&EventBody::AgentStopped).is_empty());
-    }
-
-    #[test]
-    fn a_sniffer_under_the_name_of_a_dhcp_client_fires_when_it_goes_promiscuous() {
-        let (_folder, models) = models();
-        for exe in ["/tmp/dhclient", "/tmp/usr/sbin/dhclient"] {
-            let event = socket(exe.len() as u32, exe, "socket", "AF_PACKET", 3);
-            assert_eq!(models.evaluate(&event).len(), 1, "{exe}");
-        }
-        let event = socket(3, "/usr/sbin/dhclient", "promiscuous", "AF_PACKET", 3);
-        assert_eq!(models.evaluate(&event).len(), 1);
-    }
-
-    #[test]
-    fn a_repetition_is_kept_back_for_a_minute_and_then_counted() {
-        let (_folder, models) = models();
-        let event = socket(5, "/usr/bin/tcpdump", "bind", "AF_PACKET", 3);
-        let start = Instant::now();
-        assert_eq!(models.evaluate_at(&event, start).len(), 1);
-        for second in 1..60 {
-            let now = start + Duration::from_secs(second);
-            assert!(models.evaluate_at(&event, now).is_empty());
-        }
-        let again = models.evaluate_at(&event, start + QUIET);
-        assert_eq!(again[0].evidence["repeated"], "59");
-        let other = socket(6, "/usr/bin/tcpdump", "bind", "AF_PACKET", 3);
-        assert_eq!(models.evaluate_at(&other, start + QUIET).len(), 1, "another process");
-    }
-
-    #[test]
-    fn a_model_that_is_off_stays_off_after_a_restart() {
-        let (folder, models) = models();
-        let event = socket(5, "/usr/bin/tcpdump", "bind", "AF_PACKET", 3);
-        assert!(!models.switch(SNIFFING, false).expect("switch").enabled);
-        assert!(models.evaluate(&event).is_empty());
-        let models = Models::load(folder.path()).expect("again");
-        assert!(models.evaluate(&event).is_empty());
-        let id = models.list()[0].id.to_string();
-        assert!(models.switch(&id, true).expect("switch").enabled);
-        assert_eq!(models.evaluate(&event).len(), 1);
-        assert!(matches!(models.switch("network sniffing", true), Err(ModelsError::Unknown(_))));
-    }
-
-    #[test]
-    fn a_broken_or_newer_state_file_is_refused_by_name() {
-        let folder = tempfile::tempdir().expect("folder");
-        for bad in ["", "{", r#"{"version":2,"disabled":[]}"#, r#"{"version":1,"disabled":[1]}"#] {
-            std::fs::write(folder.path().join(STATE_FILE), bad).expect("write");
-            let error = Models::load(folder.path()).map(|_| ()).expect_err("refused");
-            assert!(error.to_string().contains("models.json"), "{error}");
-        }
-    }
-
-    #[test]
-    fn only_our_own_program_is_a_simulation() {
-        let (_folder, models) = models();
-        let ours = models.cli.clone().expect("own path").display().to_string();
-        let run = |pid, exe: &str, args: &[&str]| {
-            let mut process = process(pid, exe);
-            process.args = args.iter().map(|argument| (*argument).to_owned()).collect();
-            models.is_simulation(&process)
-        };
-        assert!(run(1, &ours, &["holdfast", "simulate", "run", "network-sniffing"]));
-        assert!(!run(2, "/tmp/holdfast", &["holdfast", "simulate", "run", "network-sniffing"]));
-        assert!(!run(3, &ours, &["holdfast", "status"]));
-    }
-}
+#[path = "models_tests.rs"]
+mod tests;

@@ -166,12 +166,17 @@ impl Journal {
     /// the queue is full; anything else waits for room. Never call it on the held path.
     pub fn record(&self, body: EventBody) -> Uuid {
         let id = Uuid::now_v7();
+        self.record_as(id, body);
+        id
+    }
+
+    /// The same, for an event that has been given its id (UUID version 7) already.
+    pub fn record_as(&self, id: Uuid, body: EventBody) {
         let event = Event { id, time_ms: now_ms(), host: self.inner.host.clone(), body };
         match Entry::new(event) {
             Some(entry) => self.inner.shared.queue.push(entry),
             None => self.inner.shared.queue.count_dropped(1),
         }
-        id
     }
 
     /// The events that pass the filter, oldest first, among them all recorded before the call.

@@ -1,0 +1,79 @@
+//! Which rules an event matches: candidates by [`prefilter`](super::prefilter), then each one by
+//! rsigma's own evaluation.
+//!
+//! Holds no state and knows nothing of models, levels or time.
+
+use rsigma_eval::{CompiledRule, EvaluationResult, evaluate_rule};
+
+use super::prefilter::Prefilter;
+use super::view::{SOURCES, Source, View};
+
+/// Compiled rules, by log source.
+pub struct Engine {
+    rules: Vec<CompiledRule>,
+    /// In the order of [`SOURCES`].
+    tables: Vec<Option<Table>>,
+}
+
+struct Table {
+    prefilter: Prefilter,
+    /// Place in [`Engine::rules`] of each rule of this source.
+    rules: Vec<usize>,
+}
+
+impl Engine {
+    /// Rules whose log source no event has stay in the list and are never looked at.
+    ///
+    /// # Errors
+    /// When the search tables cannot be built.
+    pub fn new(rules: Vec<CompiledRule>) -> Result<Self, String> {
+        let sources: Vec<_> = rules.iter().map(|rule| Source::of(&rule.logsource)).collect();
+        let mut tables = Vec::new();
+        for source in SOURCES {
+            let own: Vec<_> =
+                (0..rules.len()).filter(|number| sources[*number].contains(&source)).collect();
+            if own.is_empty() {
+                tables.push(None);
+                continue;
+            }
+            let compiled: Vec<_> = own.iter().map(|number| &rules[*number]).collect();
+            tables.push(Some(Table { prefilter: Prefilter::new(&compiled)?, rules: own }));
+        }
+        Ok(Self { rules, tables })
+    }
+
+    /// Without rules.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { rules: Vec::new(), tables: Vec::new() }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &[CompiledRule] {
+        &self.rules
+    }
+
+    /// Calls `found` with each rule that matches and what matched in it.
+    pub fn matches(&self, view: &View<'_>, found: &mut dyn FnMut(usize, EvaluationResult)) {
+        let Some(Some(table)) = self.tables.get(view.source as usize) else { return };
+        for candidate in table.prefilter.candidates(view).iter() {
+            let number = table.rules[candidate];
+            if let Some(result) = evaluate_rule(&self.rules[number], view) {
+                found(number, result);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_numbered_in_their_order() {
+        for (number, source) in SOURCES.into_iter().enumerate() {
+            assert_eq!(source as usize, number, "{source:?}");
+        }
+    }
+}

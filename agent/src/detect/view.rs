@@ -1,0 +1,577 @@
+//! Events as Sigma rules see them: which log sources one event speaks for, and its fields there.
+//!
+//! Names are those of Sigma's taxonomy where it has one (`process_creation`,
+//! `network_connection`, `dns_query`, `file_event` and its sisters), and those of auditd's records
+//! (`EXECVE`, `SYSCALL`, `PATH`) for rules with `service: auditd`. Log sources of our own:
+//! `packet_socket`, `network_listen`, `file_activity`, `process_activity`.
+//!
+//! Fields are borrowed from the event or made when a rule asks for them; a field without a fact
+//! is absent. `CommandLine` is the arguments with one space between them, as Sigma's rules expect
+//! it; nothing is quoted. Decides nothing.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use holdfast_common::event::{Activity, EventBody, FileEvent, NetworkEvent, PacketSocketEvent};
+use holdfast_common::process::{ProcessInfo, ProcessKey};
+use rsigma_eval::event::{Event as SigmaEvent, EventValue};
+use rsigma_parser::LogSource;
+use serde_json::{Map, Value};
+
+use super::audit;
+use super::names::Names;
+
+/// What a rule's `logsource` may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// `process_creation`; also where rules for `product: linux` alone look.
+    ProcessCreation,
+    /// `network_connection`
+    NetworkConnection,
+    /// `network_listen`, our own: bind and listen.
+    NetworkListen,
+    /// `dns_query`
+    DnsQuery,
+    /// `file_event`: created, written or renamed to.
+    FileEvent,
+    /// `file_delete`
+    FileDelete,
+    /// `file_change`: attributes.
+    FileChange,
+    /// `file_access`: read.
+    FileAccess,
+    /// `file_activity`, our own: all of the four.
+    FileActivity,
+    /// `packet_socket`, our own.
+    PacketSocket,
+    /// `process_activity`, our own: what a process did to itself, another one or the kernel.
+    ProcessActivity,
+    /// auditd's record of the arguments.
+    AuditExecve,
+    /// auditd's record of a system call.
+    AuditSyscall,
+    /// auditd's record of a file name.
+    AuditPath,
+}
+
+/// All of them, in the order of their numbers.
+pub const SOURCES: [Source; 14] = [
+    Source::ProcessCreation,
+    Source::NetworkConnection,
+    Source::NetworkListen,
+    Source::DnsQuery,
+    Source::FileEvent,
+    Source::FileDelete,
+    Source::FileChange,
+    Source::FileAccess,
+    Source::FileActivity,
+    Source::PacketSocket,
+    Source::ProcessActivity,
+    Source::AuditExecve,
+    Source::AuditSyscall,
+    Source::AuditPath,
+];
+
+/// Fields of the process, in every source but auditd's.
+const PROCESS_FIELDS: [&str; 31] = [
+    "Image",
+    "CommandLine",
+    "User",
+    "UserId",
+    "EffectiveUserId",
+    "LogonId",
+    "ProcessId",
+    "ProcessKey",
+    "ProcessName",
+    "CurrentDirectory",
+    "ContainerId",
+    "CGroup",
+    "TTY",
+    "SessionId",
+    "Script",
+    "Hashes",
+    "sha256",
+    "ParentImage",
+    "ParentCommandLine",
+    "ParentProcessId",
+    "ParentProcessKey",
+    "ParentProcessName",
+    "ParentUser",
+    "AncestorImage",
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "LD_AUDIT",
+    "HISTFILE",
+    "BASH_ENV",
+    "PROMPT_COMMAND",
+    "Count",
+];
+const NETWORK_FIELDS: [&str; 9] = [
+    "Action",
+    "Protocol",
+    "SourceIp",
+    "SourcePort",
+    "DestinationIp",
+    "DestinationPort",
+    "DestinationHostname",
+    "DestinationIsIpv6",
+    "Initiated",
+];
+const DNS_FIELDS: [&str; 4] = ["QueryName", "QueryResults", "record_type", "query"];
+const FILE_FIELDS: [&str; 6] =
+    ["Action", "TargetFilename", "SourceFilename", "FileClass", "Mode", "SetId"];
+const PACKET_FIELDS: [&str; 5] = ["Action", "SocketFamily", "SocketType", "Protocol", "Interface"];
+const ACTIVITY_FIELDS: [&str; 18] = [
+    "Activity",
+    "TargetImage",
+    "TargetCommandLine",
+    "TargetProcessId",
+    "TargetUser",
+    "Request",
+    "Call",
+    "Signal",
+    "Name",
+    "Tainted",
+    "ProgramType",
+    "MountTarget",
+    "MountSource",
+    "MountType",
+    "Namespaces",
+    "OldUserId",
+    "NewUserId",
+    "NewEffectiveUserId",
+];
+
+impl Source {
+    /// Sigma's category, `auditd` for the three records of that service.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ProcessCreation => "process_creation",
+            Self::NetworkConnection => "network_connection",
+            Self::NetworkListen => "network_listen",
+            Self::DnsQuery => "dns_query",
+            Self::FileEvent => "file_event",
+            Self::FileDelete => "file_delete",
+            Self::FileChange => "file_change",
+            Self::FileAccess => "file_access",
+            Self::FileActivity => "file_activity",
+            Self::PacketSocket => "packet_socket",
+            Self::ProcessActivity => "process_activity",
+            Self::AuditExecve | Self::AuditSyscall | Self::AuditPath => "auditd",
+        }
+    }
+
+    /// Where a rule with this log source looks; nowhere when the agent has no such events.
+    #[must_use]
+    pub fn of(wanted: &LogSource) -> Vec<Self> {
+        let linux = |product: &str| product.eq_ignore_ascii_case("linux");
+        if wanted.product.as_deref().is_some_and(|product| !linux(product)) {
+            return Vec::new();
+        }
+        match (wanted.category.as_deref(), wanted.service.as_deref()) {
+            (Some(category), _) => {
+                SOURCES.into_iter().filter(|source| source.name() == category).collect()
+            }
+            (None, Some("auditd")) => {
+                vec![Self::AuditExecve, Self::AuditSyscall, Self::AuditPath]
+            }
+            (None, None) => vec![Self::ProcessCreation],
+            (None, Some(_)) => Vec::new(),
+        }
+    }
+
+    /// Its fields; those of numbered arguments (`a0`…) are in addition.
+    pub fn fields(self) -> impl Iterator<Item = &'static str> {
+        let process: &[&str] = match self {
+            Self::AuditExecve | Self::AuditSyscall | Self::AuditPath => &[],
+            _ => &PROCESS_FIELDS,
+        };
+        process.iter().chain(self.own_fields()).copied()
+    }
+
+    /// Its fields besides those of the process.
+    #[must_use]
+    pub const fn own_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::ProcessCreation => &[],
+            Self::NetworkConnection | Self::NetworkListen => &NETWORK_FIELDS,
+            Self::DnsQuery => &DNS_FIELDS,
+            Self::FileEvent
+            | Self::FileDelete
+            | Self::FileChange
+            | Self::FileAccess
+            | Self::FileActivity => &FILE_FIELDS,
+            Self::PacketSocket => &PACKET_FIELDS,
+            Self::ProcessActivity => &ACTIVITY_FIELDS,
+            Self::AuditExecve => &audit::EXECVE_FIELDS,
+            Self::AuditSyscall => &audit::SYSCALL_FIELDS,
+            Self::AuditPath => &audit::PATH_FIELDS,
+        }
+    }
+
+    /// True when events of this source can have this field.
+    #[must_use]
+    pub fn has_field(self, field: &str) -> bool {
+        self.fields().any(|own| own == field)
+            || (self == Self::AuditExecve && audit::argument_number(field).is_some())
+    }
+}
+
+/// One event, with what several log sources make of it.
+pub struct Subject<'a> {
+    /// What happened.
+    pub body: &'a EventBody,
+    /// Who did it.
+    pub process: &'a ProcessInfo,
+    /// Its ancestors, nearest first.
+    pub parents: &'a [ProcessInfo],
+    names: &'a Names,
+    line: OnceCell<String>,
+    parent_line: OnceCell<String>,
+}
+
+impl<'a> Subject<'a> {
+    /// `None` for events that no rule looks at.
+    pub fn of(body: &'a EventBody, names: &'a Names) -> Option<Self> {
+        let (process, parents) = match body {
+            EventBody::Exec(exec) => (&exec.process, exec.parents.as_slice()),
+            EventBody::PacketSocket(socket) => (&socket.process, socket.parents.as_slice()),
+            EventBody::Activity(activity) => (&activity.process, activity.parents.as_slice()),
+            EventBody::Network(network) => (&network.process, network.parents.as_slice()),
+            EventBody::File(file) => (&file.process, file.parents.as_slice()),
+            EventBody::Proof(_)
+            | EventBody::Isolation(_)
+            | EventBody::Tampering(_)
+            | EventBody::Malware(_)
+            | EventBody::Model(_)
+            | EventBody::Failure(_)
+            | EventBody::Quarantine(_)
+            | EventBody::AgentStarted(_)
+            | EventBody::AgentStopped
+            | EventBody::ProtectionGap(_)
+            | EventBody::Bundle(_)
+            | EventBody::Coverage(_)
+            | EventBody::Loss(_) => return None,
+        };
+        let (line, parent_line) = (OnceCell::new(), OnceCell::new());
+        Some(Self { body, process, parents, names, line, parent_line })
+    }
+
+    /// The log sources that this event speaks for.
+    pub fn sources(&self) -> &'static [Source] {
+        match self.body {
+            EventBody::Exec(_) => &[
+                Source::ProcessCreation,
+                Source::AuditExecve,
+                Source::AuditSyscall,
+                Source::AuditPath,
+            ],
+            EventBody::PacketSocket(_) => &[Source::PacketSocket],
+            EventBody::Activity(activity) => match activity.activity {
+                Activity::Exit { .. } => &[Source::ProcessActivity],
+                _ => &[Source::ProcessActivity, Source::AuditSyscall],
+            },
+            EventBody::Network(network) => match network.action.as_str() {
+                "connect" => &[Source::NetworkConnection, Source::AuditSyscall],
+                "accept" | "send" => &[Source::NetworkConnection],
+                "bind" | "listen" => &[Source::NetworkListen],
+                "dns_question" => &[Source::DnsQuery],
+                _ => &[],
+            },
+            EventBody::File(file) => match file.action.as_str() {
+                "read" => &[Source::FileAccess, Source::FileActivity, Source::AuditPath],
+                "open_write" | "write" | "create" | "rename" => {
+                    &[Source::FileEvent, Source::FileActivity, Source::AuditPath]
+                }
+                "delete" => &[Source::FileDelete, Source::FileActivity, Source::AuditPath],
+                "attributes" => &[Source::FileChange, Source::FileActivity, Source::AuditPath],
+                _ => &[Source::FileActivity],
+            },
+            _ => &[],
+        }
+    }
+
+    /// As this source sees it.
+    pub fn seen_as(&self, source: Source) -> View<'_> {
+        View { source, subject: self }
+    }
+
+    /// The arguments with one space between them.
+    pub fn line(&self) -> &str {
+        self.line.get_or_init(|| self.process.args.join(" "))
+    }
+
+    fn parent_line(&self) -> Option<&str> {
+        let parent = self.parents.first()?;
+        Some(self.parent_line.get_or_init(|| parent.args.join(" ")))
+    }
+
+    fn process_field(&self, field: &str) -> Option<EventValue<'_>> {
+        let process = self.process;
+        match field {
+            "Image" => text(&process.exe),
+            "CommandLine" => text(self.line()),
+            "User" => text(&process.user),
+            "UserId" => number(process.uid),
+            "EffectiveUserId" => number(process.euid),
+            "LogonId" => number(process.login_uid?),
+            "ProcessId" => number(process.key.pid),
+            "ProcessKey" => key(process.key),
+            "ProcessName" => text(&process.comm),
+            "CurrentDirectory" => text(&process.cwd),
+            "ContainerId" => text(process.container.as_deref()?),
+            "CGroup" => text(&process.cgroup),
+            "TTY" => text(&process.tty),
+            "SessionId" => number(process.session),
+            "Script" => text(process.script.as_deref()?),
+            "Hashes" => owned(format!("SHA256={}", process.sha256.as_deref()?)),
+            "sha256" => text(process.sha256.as_deref()?),
+            "LD_PRELOAD" | "LD_LIBRARY_PATH" | "LD_AUDIT" | "HISTFILE" | "BASH_ENV"
+            | "PROMPT_COMMAND" => {
+                // An empty value says something too: HISTFILE= keeps no history.
+                let value = process.environment.get(field)?;
+                Some(EventValue::Str(Cow::Borrowed(value)))
+            }
+            "ParentImage" => text(&self.parents.first()?.exe),
+            "ParentCommandLine" => text(self.parent_line()?),
+            "ParentProcessId" => number(self.parents.first()?.key.pid),
+            "ParentProcessKey" => key(self.parents.first()?.key),
+            "ParentProcessName" => text(&self.parents.first()?.comm),
+            "ParentUser" => text(&self.parents.first()?.user),
+            "AncestorImage" => {
+                let all = self.parents.iter().filter_map(|parent| text(&parent.exe));
+                Some(EventValue::Array(all.collect()))
+            }
+            "Count" => match self.body {
+                EventBody::Exec(exec) => count(exec.count),
+                EventBody::Activity(activity) => count(activity.count),
+                EventBody::Network(network) => count(network.count),
+                EventBody::File(file) => count(file.count),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn network_field<'b>(&'b self, event: &'b NetworkEvent, field: &str) -> Option<EventValue<'b>> {
+        let inbound = event.action == "accept";
+        let local = (&event.local_address, event.local_port);
+        let remote = (&event.remote_address, event.remote_port);
+        let (from, to) = if inbound { (remote, local) } else { (local, remote) };
+        match field {
+            "Action" => text(&event.action),
+            "Protocol" => text(&event.protocol),
+            "SourceIp" => text(from.0),
+            "SourcePort" => number(from.1),
+            "DestinationIp" => text(to.0),
+            "DestinationPort" => number(to.1),
+            "DestinationIsIpv6" => truth(to.0.contains(':')),
+            "Initiated" => truth(!inbound),
+            "DestinationHostname" if !event.dns_name.is_empty() => text(&event.dns_name),
+            "DestinationHostname" => owned(self.names.of(to.0)?),
+            "QueryName" | "query" => text(&event.dns_name),
+            "record_type" => text(&event.dns_type),
+            "QueryResults" => text_list(&event.dns_answers),
+            _ => None,
+        }
+    }
+}
+
+fn file_field<'a>(event: &'a FileEvent, field: &str) -> Option<EventValue<'a>> {
+    match field {
+        "Action" => text(&event.action),
+        "TargetFilename" => text(&event.path),
+        "SourceFilename" => text(event.from.as_deref()?),
+        "FileClass" => text(&event.class),
+        "Mode" => owned(format!("{:04o}", event.mode?)),
+        "SetId" => truth(event.set_id),
+        _ => None,
+    }
+}
+
+fn packet_field<'a>(event: &'a PacketSocketEvent, field: &str) -> Option<EventValue<'a>> {
+    match field {
+        "Action" => text(&event.action),
+        "SocketFamily" => text(&event.family),
+        "SocketType" => text(&event.socket_type),
+        "Protocol" => number(event.protocol),
+        "Interface" => number(event.interface),
+        _ => None,
+    }
+}
+
+fn activity_field<'a>(activity: &'a Activity, field: &str) -> Option<EventValue<'a>> {
+    match (field, activity) {
+        ("Activity", activity) => Some(EventValue::Str(Cow::Borrowed(activity.name()))),
+        ("Namespaces", Activity::Fork { namespaces, .. })
+        | ("Namespaces", Activity::Namespaces { namespaces, .. }) => text_list(namespaces),
+        ("Request", Activity::Ptrace { request, .. }) => text(request),
+        (
+            "TargetImage" | "TargetCommandLine" | "TargetProcessId" | "TargetUser",
+            Activity::Ptrace { target, .. }
+            | Activity::MemoryWrite { target }
+            | Activity::Signal { target, .. },
+        ) => target_field(target, field),
+        ("Signal", Activity::Signal { signal, .. }) => number(*signal),
+        ("Signal", Activity::Exit { signal, .. }) => number((*signal)?),
+        ("Call", Activity::Credentials { call, .. })
+        | ("Call", Activity::Mount { call, .. })
+        | ("Call", Activity::Namespaces { call, .. }) => text(call),
+        ("OldUserId", Activity::Credentials { old_uid, .. }) => number(*old_uid),
+        ("NewUserId", Activity::Credentials { new_uid, .. }) => number(*new_uid),
+        ("NewEffectiveUserId", Activity::Credentials { new_euid, .. }) => number(*new_euid),
+        (
+            "Name",
+            Activity::ModuleLoad { name, .. }
+            | Activity::BpfLoad { name, .. }
+            | Activity::Memfd { name },
+        ) => text(name),
+        ("Tainted", Activity::ModuleLoad { tainted, .. }) => truth(*tainted),
+        ("ProgramType", Activity::BpfLoad { program_type, .. }) => text(program_type),
+        ("MountTarget", Activity::Mount { target, .. }) => text(target),
+        ("MountSource", Activity::Mount { source, .. }) => text(source),
+        ("MountType", Activity::Mount { fs_type, .. }) => text(fs_type),
+        _ => None,
+    }
+}
+
+fn target_field<'a>(target: &'a ProcessInfo, field: &str) -> Option<EventValue<'a>> {
+    match field {
+        "TargetImage" => text(&target.exe),
+        "TargetCommandLine" => owned(target.args.join(" ")),
+        "TargetProcessId" => number(target.key.pid),
+        "TargetUser" => text(&target.user),
+        _ => None,
+    }
+}
+
+/// An event as one log source sees it.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Which.
+    pub source: Source,
+    subject: &'a Subject<'a>,
+}
+
+impl<'a> View<'a> {
+    /// A field, or `None` when there is no such fact.
+    pub fn field(&self, field: &str) -> Option<EventValue<'a>> {
+        let subject = self.subject;
+        match self.source {
+            Source::AuditExecve => return audit::execve_field(subject, field),
+            Source::AuditSyscall => return audit::syscall_field(subject, field),
+            Source::AuditPath => return audit::path_field(subject, field),
+            _ => {}
+        }
+        let own = match subject.body {
+            EventBody::Network(network) => subject.network_field(network, field),
+            EventBody::File(file) => file_field(file, field),
+            EventBody::PacketSocket(socket) => packet_field(socket, field),
+            EventBody::Activity(activity) => activity_field(&activity.activity, field),
+            _ => None,
+        };
+        own.or_else(|| subject.process_field(field))
+    }
+
+    /// A field as text, lists joined by `, `.
+    pub fn text(&self, field: &str) -> Option<String> {
+        as_text(&self.field(field)?)
+    }
+
+    /// Calls `visit` with every text of the event, until it returns true.
+    fn any_text(&self, visit: &mut dyn FnMut(&str) -> bool) -> bool {
+        if self.source == Source::AuditExecve {
+            // The whole line first: a keyword may reach over two arguments.
+            return visit("EXECVE") || visit(self.subject.line());
+        }
+        self.source.fields().any(|field| match self.field(field) {
+            Some(EventValue::Str(text)) => visit(&text),
+            Some(EventValue::Array(all)) => {
+                all.iter().any(|one| one.as_str().is_some_and(|text| visit(&text)))
+            }
+            _ => false,
+        })
+    }
+}
+
+impl SigmaEvent for View<'_> {
+    fn get_field(&self, path: &str) -> Option<EventValue<'_>> {
+        self.field(path)
+    }
+
+    fn any_string_value(&self, matches: &dyn Fn(&str) -> bool) -> bool {
+        self.any_text(&mut |text| matches(text))
+    }
+
+    fn all_string_values(&self) -> Vec<Cow<'_, str>> {
+        let mut all = Vec::new();
+        self.any_text(&mut |text| {
+            all.push(Cow::Owned(text.to_owned()));
+            false
+        });
+        all
+    }
+
+    fn visit_string_values(&self, visit: &mut dyn FnMut(&str)) {
+        self.any_text(&mut |text| {
+            visit(text);
+            false
+        });
+    }
+
+    fn to_json(&self) -> Value {
+        let mut fields = Map::new();
+        for field in self.source.fields() {
+            if let Some(value) = self.field(field) {
+                fields.insert(field.to_owned(), value.to_json());
+            }
+        }
+        if self.source == Source::AuditExecve {
+            for (number, argument) in self.subject.process.args.iter().enumerate() {
+                fields.insert(format!("a{number}"), argument.clone().into());
+            }
+            fields.insert("line".to_owned(), self.subject.line().into());
+        }
+        Value::Object(fields)
+    }
+}
+
+/// Empty is unknown.
+pub(super) fn text(value: &str) -> Option<EventValue<'_>> {
+    (!value.is_empty()).then_some(EventValue::Str(Cow::Borrowed(value)))
+}
+
+pub(super) fn number<'a>(value: impl Into<i64>) -> Option<EventValue<'a>> {
+    Some(EventValue::Int(value.into()))
+}
+
+fn count<'a>(value: u64) -> Option<EventValue<'a>> {
+    Some(EventValue::Int(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+pub(super) fn owned<'a>(value: String) -> Option<EventValue<'a>> {
+    Some(EventValue::Str(Cow::Owned(value)))
+}
+
+fn key<'a>(key: ProcessKey) -> Option<EventValue<'a>> {
+    owned(format!("{}:{}", key.pid, key.start_ns))
+}
+
+fn truth<'a>(value: bool) -> Option<EventValue<'a>> {
+    Some(EventValue::Str(Cow::Borrowed(if value { "true" } else { "false" })))
+}
+
+fn text_list(values: &[String]) -> Option<EventValue<'_>> {
+    Some(EventValue::Array(values.iter().filter_map(|value| text(value)).collect()))
+}
+
+pub(super) fn as_text(value: &EventValue<'_>) -> Option<String> {
+    match value {
+        EventValue::Array(all) => {
+            let all: Vec<_> = all.iter().filter_map(as_text).collect();
+            Some(all.join(", "))
+        }
+        other => other.as_str().map(Cow::into_owned),
+    }
+}
