@@ -1,7 +1,7 @@
 //! The one place that knows all parts of the agent: builds them in order, waits, stops them.
 //!
 //! ```text
-//!  config → state folder → journal, vault, allow list, models
+//!  config → state folder → journal, isolation, vault, allow list, models
 //!         → scan workers → process table → responder → on access (marks stand: ready)
 //!         → sensor → control socket → wait for a signal → on access stops first
 //! ```
@@ -28,6 +28,7 @@ use self::state::StateDir;
 use crate::config::Config;
 use crate::control::Server;
 use crate::detect::{Models, ModelsError};
+use crate::isolate::Isolation;
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::quarantine::{Vault, VaultError};
@@ -98,6 +99,7 @@ pub(crate) struct Agent {
     pub(crate) factory: Arc<WorkerFactory>,
     pub(crate) on_access: OnAccess,
     pub(crate) sensor: Option<Sensor>,
+    pub(crate) isolation: Isolation,
     pub(crate) ready: Instant,
 }
 
@@ -126,6 +128,7 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
 fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
     let journal = Journal::open(&config.state_dir, host.clone(), &config.journal)?;
+    let isolation = start_isolation(&config, &journal)?;
     let vault = Arc::new(Vault::open(&config.state_dir, config.quarantine.max_size.0)?);
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
@@ -165,8 +168,18 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         factory,
         on_access,
         sensor,
+        isolation,
         ready: Instant::now(),
     })
+}
+
+/// A host that is cut off stays so: this takes over what stands.
+fn start_isolation(config: &Config, journal: &Journal) -> std::io::Result<Isolation> {
+    let journal = journal.clone();
+    let report = Box::new(move |body| {
+        journal.record(body);
+    });
+    Isolation::start(config.isolation.clone(), config.state_dir.clone(), report)
 }
 
 /// Sensor events go to the journal, and through the models.
