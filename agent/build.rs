@@ -1,34 +1,40 @@
-//! Finds the eBPF object that the agent embeds, and refuses one that is not made from these
+//! Finds the eBPF objects that the agent embeds, and refuses those that are not made from these
 //! sources. Builds nothing itself: that is `cargo xtask build`.
 //!
-//! `HOLDFAST_BPF_OBJECT` names another object, which is then taken as it is.
+//! `HOLDFAST_BPF_OBJECT` and `HOLDFAST_ISOLATION_OBJECT` name others, which are taken as they are.
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+/// Each object's variable and its file in target/bpf.
+const OBJECTS: [(&str, &str); 2] =
+    [("HOLDFAST_BPF_OBJECT", "holdfast.o"), ("HOLDFAST_ISOLATION_OBJECT", "isolation.o")];
+
 fn main() {
-    println!("cargo:rerun-if-env-changed=HOLDFAST_BPF_OBJECT");
-    match object() {
-        Ok(path) => {
-            println!("cargo:rerun-if-changed={}", path.display());
-            println!("cargo:rustc-env=HOLDFAST_BPF_OBJECT={}", path.display());
+    for (variable, file) in OBJECTS {
+        println!("cargo:rerun-if-env-changed={variable}");
+        match object(variable, file) {
+            Ok(path) => {
+                println!("cargo:rerun-if-changed={}", path.display());
+                println!("cargo:rustc-env={variable}={}", path.display());
+            }
+            Err(why) => println!("cargo::error={why}; run: cargo xtask build"),
         }
-        Err(why) => println!("cargo::error={why}; run: cargo xtask build"),
     }
 }
 
-fn object() -> Result<PathBuf, String> {
-    if let Some(path) = std::env::var_os("HOLDFAST_BPF_OBJECT") {
+fn object(variable: &str, file: &str) -> Result<PathBuf, String> {
+    if let Some(path) = std::env::var_os(variable) {
         let path = PathBuf::from(path);
         return path
             .canonicalize()
-            .map_err(|error| format!("HOLDFAST_BPF_OBJECT: {}: {error}", path.display()));
+            .map_err(|error| format!("{variable}: {}: {error}", path.display()));
     }
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("no CARGO_MANIFEST_DIR")?;
     let root = Path::new(&manifest).parent().ok_or("the agent has no workspace folder")?;
     let folder = root.join("target/bpf");
-    let object = folder.join("holdfast.o");
+    let object = folder.join(file);
     let stamp = folder.join("holdfast.stamp");
     println!("cargo:rerun-if-changed={}", stamp.display());
     let digest = inputs_digest(root)?;
@@ -40,12 +46,13 @@ fn object() -> Result<PathBuf, String> {
     Ok(object)
 }
 
-/// SHA-256 over everything that the object is made from. `xtask/src/ebpf.rs` computes the same.
+/// SHA-256 over everything that the objects are made from. `xtask/src/ebpf.rs` computes the same.
 fn inputs_digest(root: &Path) -> Result<String, String> {
     let sources = root.join("ebpf/src");
     println!("cargo:rerun-if-changed={}", sources.display());
     let mut files = vec![
         root.join("common/src/abi.rs"),
+        root.join("common/src/cut.rs"),
         root.join("ebpf/Cargo.lock"),
         root.join("ebpf/Cargo.toml"),
     ];

@@ -41,6 +41,9 @@ pub struct Config {
     /// Detection models.
     #[serde(default)]
     pub models: Models,
+    /// Cutting the host off.
+    #[serde(default)]
+    pub isolation: Isolation,
 }
 
 /// `[on_access]`
@@ -242,6 +245,34 @@ impl Response {
     }
 }
 
+/// `[isolation]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Isolation {
+    /// What stays reachable by TCP: `host:port` or `[address]:port`. Empty: nothing but the
+    /// loopback.
+    #[serde(deserialize_with = "endpoints")]
+    pub allow: Vec<String>,
+    /// DHCP servers that may be asked; without it those that this host's leases name.
+    pub dhcp: Option<Vec<std::net::IpAddr>>,
+    /// Folder of the cgroup (version 2) that is cut off; without it the root. For trials: with
+    /// it, a host is refused whose network namespace is the first one.
+    pub cgroup: Option<PathBuf>,
+    /// Folder for the pins, on a BPF file system.
+    pub pins: PathBuf,
+}
+
+impl Default for Isolation {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            dhcp: None,
+            cgroup: None,
+            pins: PathBuf::from("/sys/fs/bpf/holdfast/isolation"),
+        }
+    }
+}
+
 /// One response or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Responses(pub Vec<Response>);
@@ -348,6 +379,38 @@ fn globs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GlobSet, D::Error
         set.add(Glob::clone(&glob));
     }
     set.build().map_err(serde::de::Error::custom)
+}
+
+fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    /// Addresses of names come on top; the programs' table has 64 places.
+    const MOST: usize = 16;
+    let list = Vec::<String>::deserialize(deserializer)?;
+    if list.len() > MOST {
+        return Err(serde::de::Error::custom(format!("allow: at most {MOST} endpoints")));
+    }
+    match list.iter().find(|endpoint| split_endpoint(endpoint).is_none()) {
+        None => Ok(list),
+        Some(wrong) => Err(serde::de::Error::custom(format!(
+            "allow: {wrong:?} is not an endpoint: host:port, or [address]:port for IPv6"
+        ))),
+    }
+}
+
+/// Host and port of `host:port` or `[address]:port`.
+#[must_use]
+pub fn split_endpoint(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    let host = match host.strip_prefix('[') {
+        Some(address) => {
+            let address = address.strip_suffix(']')?;
+            address.parse::<std::net::Ipv6Addr>().ok()?;
+            address
+        }
+        None => host,
+    };
+    let plain = !text.starts_with('[') && host.contains(':');
+    (!host.is_empty() && !plain && !host.contains(char::is_whitespace)).then_some((host, port))
 }
 
 fn sha256_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -505,6 +568,17 @@ mode = "block"
         let config = Config::parse(&text).expect("strict config");
         assert_eq!(config.failure_decision(FailureReason::Deadline), Decision::Deny);
         assert_eq!(config.failure_decision(FailureReason::TooLarge), Decision::Allow);
+    }
+
+    #[test]
+    fn endpoints_are_checked() {
+        assert_eq!(split_endpoint("manager.example:8443"), Some(("manager.example", 8443)));
+        assert_eq!(split_endpoint("[2001:db8::1]:443"), Some(("2001:db8::1", 443)));
+        for bad in ["manager", ":443", "m:0", "m:70000", "2001:db8::1:443", "[m]:443", "a b:1"] {
+            assert_eq!(split_endpoint(bad), None, "{bad}");
+            let text = format!("{SMALLEST}[isolation]\nallow = [\"{bad}\"]\n");
+            assert!(Config::parse(&text).expect_err(bad).contains("is not an endpoint"));
+        }
     }
 
     #[test]

@@ -102,6 +102,20 @@ pub enum Request {
     },
     /// Load the rule bundle folder again. Answer: `Done`, or `Error` while the old one stays.
     BundleReload,
+    /// Cut the host off from the network. Answer: one [`Reply::Isolation`].
+    Isolate {
+        /// Why, and who asks.
+        reason: String,
+        /// Until it ends by itself, seconds; without it not.
+        duration_s: Option<u64>,
+    },
+    /// Let the host go. Answer: one [`Reply::Isolation`].
+    Release {
+        /// Why, and who asks.
+        reason: String,
+    },
+    /// Answer: one [`Reply::Isolation`].
+    IsolationStatus,
 }
 
 /// One answer of the agent.
@@ -145,6 +159,8 @@ pub enum Reply {
     Model(ModelState),
     /// What a model does not fire for.
     Suppression(Suppression),
+    /// The isolation.
+    Isolation(Box<IsolationState>),
     /// The request was carried out.
     Done,
     /// The request was not carried out, and nothing was changed.
@@ -203,6 +219,9 @@ pub struct StatusReport {
     pub journal_events: u64,
     /// Telemetry events dropped since start, counted.
     pub journal_dropped: u64,
+    /// Cut off from the network.
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// One mount.
@@ -399,6 +418,61 @@ pub struct Suppression {
     /// Matches that it kept back since the agent started.
     #[serde(default)]
     pub kept_back: u64,
+}
+
+/// The isolation, as it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationState {
+    /// Cut off.
+    pub isolated: bool,
+    /// Since when, milliseconds since the epoch.
+    pub since_ms: Option<i64>,
+    /// When it ends by itself.
+    pub until_ms: Option<i64>,
+    /// Why, and who asked.
+    pub reason: String,
+    /// The endpoints that stay reachable, with their addresses.
+    pub allowed: Vec<String>,
+    /// The DHCP servers that stay reachable.
+    pub dhcp: Vec<String>,
+    /// Whether an endpoint answered under the rules.
+    pub proven: bool,
+    /// What stands, and what does not and why.
+    pub layers: Vec<IsolationLayer>,
+    /// Packets by where they were judged and why, since it began.
+    pub counts: Vec<IsolationCount>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// One layer of the isolation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationLayer {
+    /// `sockets`, `interfaces`, `egress`, `new sockets`.
+    pub name: String,
+    /// By which mechanism of the kernel.
+    pub mechanism: String,
+    /// It stands.
+    pub standing: bool,
+    /// Why not, or what it covers.
+    pub note: String,
+}
+
+/// Packets that were let through or dropped for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationCount {
+    /// Where: `socket_out`, `socket_in`, `interface_out`, `interface_in`, `egress`,
+    /// `socket_create`.
+    pub at: String,
+    /// Why: `management`, `loopback`, `neighbour`, `dhcp`, `path_mtu`, `ipv4`, `ipv6`,
+    /// `fragment`, `other`.
+    pub reason: String,
+    /// Dropped, not let through.
+    pub dropped: bool,
+    /// How many.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Paths in JSON without loss: text where it is UTF-8, else the list of its bytes. A file must

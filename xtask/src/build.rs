@@ -8,10 +8,10 @@ use anyhow::Context;
 
 use crate::{ebpf, shell};
 
-/// The eBPF object.
+/// The eBPF objects.
 pub(crate) fn object(root: &Path) -> anyhow::Result<()> {
-    let object = ebpf::build(root).context("build the eBPF object")?;
-    eprintln!("eBPF object: {}", object.display());
+    let folder = ebpf::build(root).context("build the eBPF objects")?;
+    eprintln!("eBPF objects: {}", folder.display());
     Ok(())
 }
 

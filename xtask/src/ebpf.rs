@@ -1,8 +1,8 @@
-//! Builds the eBPF object with whichever of two toolchains is here.
+//! Builds the eBPF objects with whichever of two toolchains is here.
 //!
 //! Either a rustup nightly with `rust-src` (builds `core` itself), or the distribution's rustc
 //! with its compiled `core` for BPF (Debian: `rustc-web` + `libstd-rust-web-dev-bpf`). Leaves
-//! `target/bpf/holdfast.o` and beside it a stamp of its sources, which `agent/build.rs` compares.
+//! `target/bpf/holdfast.o` and `isolation.o`, and beside them a stamp of their sources, which `agent/build.rs` compares.
 //! Installs nothing.
 
 use std::ffi::OsString;
@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 
 const TARGET: &str = "bpfel-unknown-none";
 
+/// What is built: the sensor's programs, and those of the isolation.
+const OBJECTS: [&str; 2] = ["holdfast", "isolation"];
+
 /// A compiler that can build for BPF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Toolchain {
@@ -23,18 +26,18 @@ pub(crate) enum Toolchain {
     Distribution(PathBuf),
 }
 
-/// Builds `target/bpf/holdfast.o` unless it is up to date, and returns its path.
+/// Builds the objects unless they are up to date, and returns their folder.
 ///
 /// # Errors
 /// When no toolchain or linker is here (the message says what to install), or the build fails.
 pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     let folder = root.join("target/bpf");
-    let object = folder.join("holdfast.o");
+    let object = |name: &str| folder.join(format!("{name}.o"));
     let stamp = folder.join("holdfast.stamp");
     let digest = inputs_digest(root)?;
     let fresh = std::fs::read_to_string(&stamp).is_ok_and(|text| text.trim() == digest);
-    if fresh && object.is_file() {
-        return Ok(object);
+    if fresh && OBJECTS.iter().all(|name| object(name).is_file()) {
+        return Ok(folder);
     }
     let linker = linker(root).context(
         "bpf-linker 0.13 is neither in target/tools/bin, nor in PATH, nor in ~/.cargo/bin",
@@ -45,11 +48,13 @@ pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     )?;
     std::fs::create_dir_all(&folder).context("cannot create target/bpf")?;
     compile(root, &toolchain, &linker)?;
-    let built = folder.join(TARGET).join("release/holdfast");
-    std::fs::copy(&built, &object)
-        .with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))?;
-    std::fs::write(&stamp, format!("{digest}\n")).context("cannot write the object's stamp")?;
-    Ok(object)
+    for name in OBJECTS {
+        let (built, object) = (folder.join(TARGET).join("release").join(name), object(name));
+        std::fs::copy(&built, &object)
+            .with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))?;
+    }
+    std::fs::write(&stamp, format!("{digest}\n")).context("cannot write the objects' stamp")?;
+    Ok(folder)
 }
 
 /// Looks for a compiler; a nightly with `rust-src` first, as it is the usual one.
@@ -111,7 +116,7 @@ fn compile(root: &Path, toolchain: &Toolchain, linker: &Path) -> Result<()> {
         .env("PATH", path_with(linker)?)
         .status()
         .context("cannot run cargo")?;
-    ensure!(status.success(), "building the eBPF object failed ({toolchain:?})");
+    ensure!(status.success(), "building the eBPF objects failed ({toolchain:?})");
     Ok(())
 }
 
@@ -122,10 +127,11 @@ fn path_with(linker: &Path) -> Result<OsString> {
     std::env::join_paths(folders).context("PATH holds a folder with a colon")
 }
 
-/// SHA-256 over everything that the object is made from. `agent/build.rs` computes the same.
+/// SHA-256 over everything that the objects are made from. `agent/build.rs` computes the same.
 fn inputs_digest(root: &Path) -> Result<String> {
     let mut files = vec![
         root.join("common/src/abi.rs"),
+        root.join("common/src/cut.rs"),
         root.join("ebpf/Cargo.lock"),
         root.join("ebpf/Cargo.toml"),
     ];

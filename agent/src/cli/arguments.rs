@@ -56,6 +56,58 @@ holdfast events --since 2026-11-22T08:00:00+01:00\n  holdfast events --follow --
     /// The rule bundle.
     #[command(subcommand)]
     Bundle(Bundle),
+    /// Cut this host off from the network, but for its management endpoints.
+    #[command(after_help = "Examples:\n  sudo holdfast isolate --reason 'ticket 4711'\n  \
+sudo holdfast isolate --for 2h")]
+    Isolate(Isolate),
+    /// Let an isolated host go.
+    #[command(after_help = "Examples:\n  sudo holdfast release\n  \
+sudo holdfast release --without-agent   # no agent is running")]
+    Release(Release),
+    /// The isolation of this host.
+    #[command(subcommand)]
+    Isolation(Isolation),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Isolate {
+    /// Release by itself after this: 45s, 30m, 2h, 3d.
+    #[arg(long = "for", value_name = "TIME")]
+    pub(super) limit: Option<String>,
+    /// Why; it stands in the journal.
+    #[arg(long, default_value = "by root on this host")]
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Release {
+    /// Why; it stands in the journal.
+    #[arg(long, default_value = "by root on this host")]
+    pub(super) reason: String,
+    /// Take everything down directly; refused while an agent runs.
+    #[arg(long)]
+    pub(super) without_agent: bool,
+    /// The agent's config, for --without-agent.
+    #[arg(long, value_name = "FILE", default_value = "/etc/holdfast/holdfast.toml")]
+    pub(super) config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Isolation {
+    /// Whether the host is cut off, by which layers, and what was dropped and let through.
+    #[command(after_help = "Examples:\n  holdfast isolation status\n  \
+holdfast isolation status --json | jq .layers")]
+    Status,
+    /// Cut off again what was cut off before a reboot; needs no agent (for the boot unit).
+    #[command(after_help = "Example:\n  holdfast isolation restore --stay")]
+    Restore {
+        /// The agent's config.
+        #[arg(long, value_name = "FILE", default_value = "/etc/holdfast/holdfast.toml")]
+        config: PathBuf,
+        /// Look after new interfaces until an agent takes over.
+        #[arg(long)]
+        stay: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -67,7 +119,7 @@ pub(super) struct Events {
     #[arg(long, value_name = "T")]
     pub(super) since: Option<String>,
     /// Only this kind: malware, model, failure, quarantine, exec, packet_socket, agent_started,
-    /// agent_stopped, protection_gap, bundle, coverage, loss.
+    /// agent_stopped, protection_gap, bundle, coverage, isolation, loss.
     #[arg(long, value_name = "KIND")]
     pub(super) kind: Option<String>,
     /// At most this many, the newest; 0 for no limit [default: 0; 10 before --follow]

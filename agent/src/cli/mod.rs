@@ -5,6 +5,7 @@
 
 mod arguments;
 mod events;
+mod isolation;
 mod out;
 mod quarantine;
 mod scan;
@@ -114,6 +115,9 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
         Command::Models(Models::Disable { model }) => state::switch_model(session, &model, false),
         Command::Simulate(command) => simulate::simulate(session, command),
         Command::Bundle(Bundle::Reload) => state::reload(session),
+        Command::Isolate(isolate) => isolation::isolate(session, isolate),
+        Command::Release(release) => isolation::release(session, release),
+        Command::Isolation(command) => isolation::isolation(session, command),
     }
 }
 

@@ -161,6 +161,9 @@ fn facts(report: &StatusReport) -> Vec<(&'static str, String)> {
         "quarantine",
         format!("{} files, {}", report.quarantine.items, size(report.quarantine.bytes)),
     ));
+    if report.isolated {
+        facts.push(("network", "ISOLATED (holdfast isolation status)".to_owned()));
+    }
     facts.push((
         "journal",
         format!("{} events, {} dropped", report.journal_events, report.journal_dropped),

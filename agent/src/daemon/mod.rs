@@ -1,7 +1,7 @@
 //! The one place that knows all parts of the agent: builds them in order, waits, stops them.
 //!
 //! ```text
-//!  config → state folder → journal, vault, allow list, models
+//!  config → state folder → journal, isolation, vault, allow list, models
 //!         → scan workers → process table → responder → on access (marks stand: ready)
 //!         → sensor → control socket → wait for a signal → on access stops first
 //! ```
@@ -30,6 +30,7 @@ use self::state::StateDir;
 use crate::config::Config;
 use crate::control::Server;
 use crate::detect::{Models, ModelsError};
+use crate::isolate::Isolation;
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::prove::{Prover, Witness};
@@ -104,6 +105,7 @@ pub(crate) struct Agent {
     pub(crate) witness: Arc<Witness>,
     /// There once the rest stands.
     pub(crate) prover: OnceLock<Prover>,
+    pub(crate) isolation: Isolation,
     pub(crate) ready: Instant,
 }
 
@@ -140,6 +142,7 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
 fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
     let journal = Journal::open(&config.state_dir, host.clone(), &config.journal)?;
+    let isolation = start_isolation(&config, &journal)?;
     let vault = Arc::new(Vault::open(&config.state_dir, config.quarantine.max_size.0)?);
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
@@ -193,6 +196,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         sensor,
         witness,
         prover: OnceLock::new(),
+        isolation,
         ready: Instant::now(),
     })
 }
@@ -207,6 +211,15 @@ fn start_prover(agent: &Arc<Agent>) {
         Ok(prover) => drop(agent.prover.set(prover)),
         Err(error) => tracing::error!(%error, "the self-proof does not start"),
     }
+}
+
+/// A host that is cut off stays so: this takes over what stands.
+fn start_isolation(config: &Config, journal: &Journal) -> std::io::Result<Isolation> {
+    let journal = journal.clone();
+    let report = Box::new(move |body| {
+        journal.record(body);
+    });
+    Isolation::start(config.isolation.clone(), config.state_dir.clone(), report)
 }
 
 /// Protection stands and the socket answers: say so to people, systemd and the journal.

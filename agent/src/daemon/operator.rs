@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_common::container::Metadata;
-use holdfast_common::control::{DoctorLine, Reply, Request, StatusReport};
+use holdfast_common::control::{DoctorLine, IsolationState, Reply, Request, StatusReport};
 use holdfast_common::event::{Event, EventBody, QuarantineAction};
 use uuid::Uuid;
 
@@ -87,12 +87,26 @@ impl Operator for Desk {
                 agent.models.end_suppression(id).map_err(|error| crate::error_chain(&error))
             }
             Request::BundleReload => watch::reload_bundle(agent),
+            Request::Isolate { reason, duration_s } => {
+                let limit = duration_s.map(std::time::Duration::from_secs);
+                let state = agent.isolation.isolate(&reason, limit);
+                isolation(state.map_err(|error| crate::error_chain(&error))?, answer)
+            }
+            Request::Release { reason } => {
+                let state = agent.isolation.release(&reason);
+                isolation(state.map_err(|error| crate::error_chain(&error))?, answer)
+            }
+            Request::IsolationStatus => isolation(agent.isolation.status(), answer),
         }
     }
 }
 
 fn send(answer: &mut dyn Answerer, reply: Reply) -> Outcome {
     answer.reply(reply).map_err(|error| error.to_string())
+}
+
+fn isolation(state: IsolationState, answer: &mut dyn Answerer) -> Outcome {
+    send(answer, Reply::Isolation(Box::new(state)))
 }
 
 fn status(agent: &Agent) -> StatusReport {
@@ -113,6 +127,7 @@ fn status(agent: &Agent) -> StatusReport {
         sensor: agent.sensor.as_ref().map(crate::sensor::Sensor::states).unwrap_or_default(),
         journal_events: journal.events,
         journal_dropped: journal.dropped,
+        isolated: agent.isolation.status().isolated,
     }
 }
 
@@ -150,6 +165,7 @@ fn problems(agent: &Agent) -> Vec<String> {
         }
     }
     problems.extend(agent.prover.get().map(Prover::problems).unwrap_or_default());
+    problems.extend(agent.isolation.problems());
     problems
 }
 
@@ -196,6 +212,7 @@ fn doctor(agent: &Agent) -> Vec<DoctorLine> {
             advice: Some("set enabled = true under [sensor]".to_owned()),
         }),
     }
+    lines.extend(agent.isolation.doctor());
     lines
 }
 

@@ -23,7 +23,10 @@ pub(super) fn sink(
         if witness.takes(&body) {
             // Its start is what its model is to fire for; the rest must fire nothing.
             if matches!(body, EventBody::Exec(_)) {
-                models.evaluate(Uuid::now_v7(), &body).iter().for_each(|detection| witness.fired(detection));
+                models
+                    .evaluate(Uuid::now_v7(), &body)
+                    .iter()
+                    .for_each(|detection| witness.fired(detection));
             }
             return;
         }
