@@ -26,6 +26,11 @@ pub(super) enum Command {
     /// Whether this host is protected, and the agent's numbers.
     #[command(after_help = "Examples:\n  holdfast status\n  holdfast status --json | jq .problems")]
     Status,
+    /// The agent's numbers in the Prometheus text format.
+    #[command(
+        after_help = "Example:\n  holdfast metrics > /var/lib/node_exporter/textfile/holdfast.prom"
+    )]
+    Metrics,
     /// Check what protection needs on this host, and say what to do.
     #[command(
         after_help = "Examples:\n  sudo holdfast doctor\n  holdfast doctor --json | jq 'select(.ok | not)'"

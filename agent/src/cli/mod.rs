@@ -6,6 +6,7 @@
 mod arguments;
 mod events;
 mod isolation;
+mod metrics;
 mod out;
 mod quarantine;
 mod scan;
@@ -106,6 +107,7 @@ pub fn main() -> ExitCode {
 fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
     match command {
         Command::Status => state::status(session),
+        Command::Metrics => metrics::metrics(session),
         Command::Doctor => state::doctor(session),
         Command::Scan { paths } => scan::scan(session, &paths),
         Command::Events(events) => events::events(session, events),
