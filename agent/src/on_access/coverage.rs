@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use crate::config::Protect;
+use crate::on_access::layers::{Layers, UNKNOWN_BASE};
 use crate::on_access::marks::{Marks, Root, read_mountinfo};
 use crate::on_access::mounts::{Mount, Plan, parse, plan};
 use crate::sys::fanotify::Group;
@@ -140,14 +141,7 @@ impl Coverage {
         let refusal = match plan {
             Plan::Refuse(_, reason) => Some((*reason).to_owned()),
             Plan::Protect(mount) => self.protect_mount(mount, roots).err(),
-            Plan::ProtectBelow(_, layers) => {
-                // Every layer, also behind one that cannot be reached.
-                let failed: Vec<String> = layers
-                    .iter()
-                    .filter_map(|layer| self.protect_layer(layer, roots).err())
-                    .collect();
-                (!failed.is_empty()).then(|| failed.join("; "))
-            }
+            Plan::ProtectBelow(mount, layers) => self.protect_layers(mount, layers, roots).err(),
         };
         let mount = plan.mount();
         FileSystemState {
@@ -159,17 +153,39 @@ impl Coverage {
     }
 
     fn protect_mount(&self, mount: &Mount, roots: &mut Vec<Root>) -> Result<(), String> {
-        let point = open(&mount.point)?;
-        // Another mount on top hides this one; through a path it cannot be marked.
-        let statx = rustix::fs::statx(&point, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
-            .map_err(|error| error.to_string())?;
-        if statx.stx_mask & StatxFlags::MNT_ID.bits() != 0 && statx.stx_mnt_id != mount.id {
-            return Err(HIDDEN.to_owned());
-        }
+        let point = open_mount(mount)?;
         if !mount.idmapped {
             roots.extend(Root::of(point.as_fd(), &mount.point).ok());
         }
         self.group.protect(point.as_fd()).map_err(|error| error.to_string())
+    }
+
+    fn protect_layers(
+        &self,
+        mount: &Mount,
+        layers: &Layers,
+        roots: &mut Vec<Root>,
+    ) -> Result<(), String> {
+        let base = if layers.any_relative() {
+            let shown = open_mount(mount)?;
+            let base = layers.base(&mount.point, shown.as_fd(), &mount.root, &open_folder);
+            Some(base.ok_or(UNKNOWN_BASE)?)
+        } else {
+            None
+        };
+        // Every layer, also behind one that cannot be reached.
+        let failed: Vec<String> = layers
+            .all()
+            .filter_map(|layer| {
+                let path = match &base {
+                    // Engines name layers by short links, which a later look would not follow.
+                    Some(base) => base.join(layer).canonicalize().map_err(|e| e.to_string()),
+                    None => Ok(layer.to_owned()),
+                };
+                path.and_then(|path| self.protect_layer(&path, roots)).err()
+            })
+            .collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     }
 
     fn protect_layer(&self, layer: &Path, roots: &mut Vec<Root>) -> Result<(), String> {
@@ -196,6 +212,23 @@ impl Plan {
             Self::Protect(mount) | Self::Refuse(mount, _) | Self::ProtectBelow(mount, _) => mount,
         }
     }
+}
+
+/// The mount point, if it is this mount that can be seen there.
+fn open_mount(mount: &Mount) -> Result<OwnedFd, String> {
+    let point = open(&mount.point)?;
+    // Another mount on top hides this one; through a path it cannot be marked.
+    let statx = rustix::fs::statx(&point, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        .map_err(|error| error.to_string())?;
+    if statx.stx_mask & StatxFlags::MNT_ID.bits() != 0 && statx.stx_mnt_id != mount.id {
+        return Err(HIDDEN.to_owned());
+    }
+    Ok(point)
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| error.to_string())
 }
 
 /// `O_PATH`: raises no event and starts no device.

@@ -3,8 +3,8 @@
 //!
 //! [`hold`] is the loop that everything else serves: [`settle`] (answers), [`waiting`] (who waits), [`cache`] and [`condemned`] (what is
 //! known), [`decide`] (the table), [`exclude`], [`later`] (scans that nobody waits for),
-//! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`] and [`mounts`]
-//! (what is marked), [`counters`].
+//! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`], [`mounts`]
+//! and [`layers`] (what is marked), [`counters`].
 
 mod cache;
 mod condemned;
@@ -15,6 +15,7 @@ mod exclude;
 mod hold;
 mod inbox;
 mod later;
+mod layers;
 mod marks;
 mod mounts;
 mod nursery;

@@ -9,13 +9,16 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::Protect;
+use crate::on_access::layers::Layers;
 
 /// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// Mount id, as `statx` tells it for anything on the mount (5.8).
     pub id: u64,
-    /// Where.
+    /// Folder of its file system that it shows.
+    pub root: PathBuf,
+    /// Where, as the task sees it whose table this is.
     pub point: PathBuf,
     /// Shows other owners than its files have (`idmapped`, 5.12).
     pub idmapped: bool,
@@ -32,8 +35,8 @@ pub enum Plan {
     Protect(Mount),
     /// Leave it, and say why.
     Refuse(Mount, &'static str),
-    /// An overlay: the events come from the file systems below it. Mark those of these folders.
-    ProtectBelow(Mount, Vec<PathBuf>),
+    /// An overlay: the events come from the file systems below it. Mark those of its layers.
+    ProtectBelow(Mount, Layers),
 }
 
 /// A permission mark on these can hang the agent or cannot see all writers.
@@ -80,6 +83,20 @@ const PSEUDO: &[&str] = &[
     "binder",
 ];
 
+impl Mount {
+    /// Served by somebody who may never answer.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        is(REMOTE, &self.fs_type) || self.fs_type.starts_with("fuse.")
+    }
+
+    /// A kernel interface.
+    #[must_use]
+    pub fn is_pseudo(&self) -> bool {
+        is(PSEUDO, &self.fs_type)
+    }
+}
+
 /// Parses the whole file; lines that are not as documented are left out.
 #[must_use]
 pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
@@ -89,17 +106,22 @@ pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
 fn parse_line(line: &[u8]) -> Option<Mount> {
     // 36 35 98:0 /root /point rw,noatime master:1 - ext4 /dev/root rw,errors=continue
     let mut fields = line.split(|byte| *byte == b' ');
-    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let point = fields.nth(3)?;
+    let id = number(fields.next()?)?;
+    let root = path(unescape(fields.nth(2)?));
+    let point = path(unescape(fields.next()?));
     let idmapped = fields.next()?.split(|byte| *byte == b',').any(|option| option == b"idmapped");
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = String::from_utf8(fields.next()?.to_vec()).ok()?;
     let super_options = fields.nth(1).unwrap_or_default().to_vec();
-    Some(Mount { id, point: path(unescape(point)), idmapped, fs_type, super_options })
+    Some(Mount { id, root, point, idmapped, fs_type, super_options })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 /// Undoes the kernel's `\040` for space, tab, newline and backslash.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
@@ -119,7 +141,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn path(bytes: Vec<u8>) -> PathBuf {
+pub(super) fn path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
@@ -128,32 +150,29 @@ fn path(bytes: Vec<u8>) -> PathBuf {
 #[must_use]
 pub fn plan(mounts: &[Mount], protect: &Protect, events_below_overlay: bool) -> Vec<Plan> {
     let wanted: Vec<&Mount> = match protect {
-        Protect::All => mounts.iter().filter(|mount| !is(PSEUDO, &mount.fs_type)).collect(),
+        Protect::All => mounts.iter().filter(|mount| !mount.is_pseudo()).collect(),
         Protect::Paths(paths) => wanted_by_paths(mounts, paths),
     };
     wanted.into_iter().map(|mount| plan_one(mount, events_below_overlay)).collect()
 }
 
-/// For each path the mount that holds it, and all mounts below it. A later line covers an
-/// earlier one with the same point.
+/// For each path the mount that holds it, and all mounts below it.
 fn wanted_by_paths<'m>(mounts: &'m [Mount], paths: &[PathBuf]) -> Vec<&'m Mount> {
     let mut wanted: BTreeMap<u64, &Mount> = BTreeMap::new();
     for path in paths {
-        let mut holder: Option<&Mount> = None;
-        for mount in mounts {
-            let deeper = holder.is_none_or(|held| depth(&mount.point) >= depth(&held.point));
-            if path.starts_with(&mount.point) && deeper {
-                holder = Some(mount);
-            }
-            if mount.point.starts_with(path) {
-                wanted.insert(mount.id, mount);
-            }
-        }
-        if let Some(mount) = holder {
-            wanted.insert(mount.id, mount);
-        }
+        let below = mounts.iter().filter(|mount| mount.point.starts_with(path));
+        wanted.extend(below.chain(holder(mounts, path)).map(|mount| (mount.id, mount)));
     }
     wanted.into_values().collect()
+}
+
+/// The mount that holds a path. A later line covers an earlier one with the same point.
+fn holder<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
+    mounts
+        .iter()
+        .filter(|mount| path.starts_with(&mount.point))
+        // Of equals the last.
+        .max_by_key(|mount| depth(&mount.point))
 }
 
 fn depth(path: &Path) -> usize {
@@ -162,14 +181,14 @@ fn depth(path: &Path) -> usize {
 
 fn plan_one(mount: &Mount, events_below_overlay: bool) -> Plan {
     let mount = mount.clone();
-    if is(REMOTE, &mount.fs_type) || mount.fs_type.starts_with("fuse.") {
+    if mount.is_remote() {
         return Plan::Refuse(mount, "a server that does not answer could hang every open");
     }
-    if is(PSEUDO, &mount.fs_type) {
+    if mount.is_pseudo() {
         return Plan::Refuse(mount, "a kernel interface, not a place for files");
     }
     if mount.fs_type == "overlay" && events_below_overlay {
-        let layers = overlay_layers(&mount.super_options);
+        let layers = Layers::of(&mount.super_options);
         return Plan::ProtectBelow(mount, layers);
     }
     Plan::Protect(mount)
@@ -177,58 +196,6 @@ fn plan_one(mount: &Mount, events_below_overlay: bool) -> Plan {
 
 fn is(list: &[&str], fs_type: &str) -> bool {
     list.contains(&fs_type)
-}
-
-/// `upperdir` and every `lowerdir` of an overlay's options.
-#[must_use]
-pub fn overlay_layers(options: &[u8]) -> Vec<PathBuf> {
-    let mut layers = Vec::new();
-    for option in split_unescaped(options, b',') {
-        let unescaped = unescape(&option);
-        if let Some(upper) = unescaped.strip_prefix(b"upperdir=") {
-            layers.push(path(drop_backslashes(upper)));
-        } else if let Some(lower) = unescaped.strip_prefix(b"lowerdir=") {
-            // `a:b::c` and, from 6.5, `lowerdir+=` lines below.
-            for layer in split_unescaped(lower, b':') {
-                if !layer.is_empty() {
-                    layers.push(path(drop_backslashes(&layer)));
-                }
-            }
-        } else if let Some(lower) =
-            unescaped.strip_prefix(b"lowerdir+=").or(unescaped.strip_prefix(b"datadir+="))
-        {
-            layers.push(path(lower.to_vec()));
-        }
-    }
-    layers
-}
-
-fn split_unescaped(bytes: &[u8], at: u8) -> Vec<Vec<u8>> {
-    let mut parts = vec![Vec::new()];
-    let mut escaped = false;
-    for byte in bytes {
-        if *byte == at && !escaped {
-            parts.push(Vec::new());
-        } else if let Some(last) = parts.last_mut() {
-            last.push(*byte);
-        }
-        escaped = *byte == b'\\' && !escaped;
-    }
-    parts
-}
-
-fn drop_backslashes(bytes: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    let mut escaped = false;
-    for byte in bytes {
-        if *byte == b'\\' && !escaped {
-            escaped = true;
-        } else {
-            escaped = false;
-            kept.push(*byte);
-        }
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -251,6 +218,7 @@ mod tests {
                 Plan::Protect(mount) => format!("+{}", mount.point.display()),
                 Plan::Refuse(mount, _) => format!("-{}", mount.point.display()),
                 Plan::ProtectBelow(mount, layers) => {
+                    let layers: Vec<_> = layers.all().collect();
                     format!("{}>{layers:?}", mount.point.display())
                 }
             })
@@ -283,7 +251,7 @@ mod tests {
                 "+/srv/with space",
                 "-/srv/remote",
                 "+/srvother",
-                "/srv/ov>[\"/l1\", \"/l,2\", \"/u\"]"
+                "/srv/ov>[\"/u\", \"/l1\", \"/l,2\"]"
             ]
         );
     }
