@@ -4,7 +4,7 @@
 //! INVARIANT: nothing here runs while an open is decided, and no mount is opened that a remote
 //! server or another process serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,7 @@ pub struct Coverage {
     marks: Arc<Marks>,
     events_below_overlay: bool,
     states: Mutex<BTreeMap<u64, FileSystemState>>,
+    handled: Mutex<HashSet<(u32, u32)>>,
     report: Box<dyn Fn(EventBody) + Send + Sync>,
 }
 
@@ -58,6 +59,7 @@ impl Coverage {
             protect,
             events_below_overlay: kernel_at_least(6, 5),
             states: Mutex::default(),
+            handled: Mutex::default(),
             report,
         }
     }
@@ -66,6 +68,22 @@ impl Coverage {
     #[must_use]
     pub fn states(&self) -> Vec<FileSystemState> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Devices of the file systems that are looked after here, protected or refused for what they
+    /// are: other mount namespaces need not be asked for them.
+    pub(super) fn handled(&self) -> HashSet<(u32, u32)> {
+        self.handled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From kernel 6.5 on.
+    pub(super) const fn events_below_overlay(&self) -> bool {
+        self.events_below_overlay
+    }
+
+    /// Tells the journal.
+    pub(super) fn report(&self, body: EventBody) {
+        (self.report)(body);
     }
 
     /// Follows the mount table until `stop` becomes readable.
@@ -98,6 +116,7 @@ impl Coverage {
         let mut roots = Vec::new();
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = BTreeMap::new();
+        let mut handled = HashSet::new();
         for plan in plans {
             let mount = plan.mount();
             // Each time anew: an id may by now be that of another mount, and marking what is
@@ -113,6 +132,9 @@ impl Coverage {
             if before.as_ref() != Some(&state) {
                 self.tell(&state);
             }
+            if state.protected || !matches!(plan, Plan::Protect(_)) {
+                handled.insert(mount.device);
+            }
             seen.insert(mount.id, state);
         }
         self.marks.update(&mounts, roots);
@@ -125,6 +147,7 @@ impl Coverage {
             }
         }
         *self.states.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        *self.handled.lock().unwrap_or_else(PoisonError::into_inner) = handled;
         Ok(())
     }
 
@@ -168,7 +191,7 @@ impl Coverage {
     ) -> Result<(), String> {
         let base = if layers.any_relative() {
             let shown = open_mount(mount)?;
-            let base = layers.base(&mount.point, shown.as_fd(), &mount.root, &open_folder);
+            let base = layers.base(&mount.point, shown.as_fd(), &mount.root, &open_folder, true);
             Some(base.ok_or(UNKNOWN_BASE)?)
         } else {
             None
@@ -237,7 +260,7 @@ fn open(path: &Path) -> Result<OwnedFd, String> {
         .map_err(|error| error.to_string())
 }
 
-fn printable_path(path: &Path) -> String {
+pub(super) fn printable_path(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     printable(path.as_os_str().as_bytes())
 }

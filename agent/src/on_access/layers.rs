@@ -76,18 +76,21 @@ impl Layers {
     }
 
     /// The folder that relative names start at. `shown` is the overlay's mount point, open;
-    /// `inside` the folder of the overlay that is mounted there.
+    /// `inside` the folder of the overlay that is mounted there. Names in it are looked up only
+    /// where `trusted`: a user's overlay may lie on a server that never answers.
     pub(super) fn base(
         &self,
         point: &Path,
         shown: BorrowedFd<'_>,
         inside: &Path,
         open: Open<'_>,
+        trusted: bool,
     ) -> Option<PathBuf> {
         self.candidates(point).into_iter().find(|base| {
             let here = |layer: &Path| open(&base.join(layer));
             self.all().filter(|layer| layer.is_relative()).all(|layer| here(layer).is_ok())
-                && (self.top_is_shown(shown, inside, &here) || self.witness(shown, inside, &here))
+                && (self.top_is_shown(shown, inside, &here, true)
+                    || (trusted && self.witness(shown, inside, &here)))
         })
     }
 
@@ -103,12 +106,18 @@ impl Layers {
         bases
     }
 
-    /// A merged folder has the times of its topmost layer. A layer with a full name
-    /// proves nothing of the others.
-    fn top_is_shown(&self, shown: BorrowedFd<'_>, inside: &Path, open: Open<'_>) -> bool {
+    /// A merged folder has the times of its topmost layer. With `relative_only` a layer with a
+    /// full name proves nothing.
+    pub(super) fn top_is_shown(
+        &self,
+        shown: BorrowedFd<'_>,
+        inside: &Path,
+        open: Open<'_>,
+        relative_only: bool,
+    ) -> bool {
         let inside = inside.strip_prefix("/").unwrap_or(inside);
         let top = self.all().find_map(|layer| Some((layer, open(&layer.join(inside)).ok()?)));
-        let top = top.filter(|(layer, _)| layer.is_relative());
+        let top = top.filter(|(layer, _)| !relative_only || layer.is_relative());
         let Some((_, folder)) = top else { return false };
         // Somebody may make an entry between the two looks.
         (0..3).any(|_| {
