@@ -216,7 +216,7 @@ impl OnAccess {
         for (index, inbox) in self.inboxes.iter().enumerate() {
             let first = if index < leading { seats } else { 0 };
             let workers = (0..first)
-                .map(|_| self.factory.spawn())
+                .map(|_| self.factory.spawn_patiently())
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(OnAccessError::Workers)?;
             let parts = Parts {
