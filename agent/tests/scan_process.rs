@@ -32,6 +32,12 @@ fn factory(files: &[(&str, &str)]) -> (WorkerFactory, tempfile::TempDir) {
     (factory_of(&config).expect("factory"), folder)
 }
 
+/// A factory that keeps its good rules in `state`.
+fn keeping(folder: &Path, state: &Path, binary: &Path) -> Result<WorkerFactory, ScanError> {
+    let config = config::Scan { bundle: Some(folder.to_owned()), ..config::Scan::default() };
+    WorkerFactory::keeping(&config, binary.to_owned(), state)
+}
+
 fn builtin() -> Worker {
     factory_of(&config::Scan::default()).expect("factory").spawn().expect("worker")
 }
@@ -309,4 +315,58 @@ fn rules_that_need_more_memory_than_a_worker_has_harm_nobody_else() {
     assert!(rules.len() < 6 << 20, "small enough to be read");
     let error = factory_of(&config).expect_err("too large for the worker");
     assert!(matches!(error, ScanError::Died(WorkerDied::Gone)), "{error:?}");
+}
+
+#[test]
+fn rules_that_went_bad_while_nobody_ran_leave_the_last_good_ones_in_use() {
+    let (folder, state) =
+        (tempfile::tempdir().expect("rules"), tempfile::tempdir().expect("state"));
+    let (path, worker) = (folder.path(), Path::new(WORKER));
+    std::fs::write(path.join("a.md5"), "5eb63bbbe01eeed093cb22bb8f5acdc3 Known\n").expect("rule");
+    let first = keeping(path, state.path(), worker).expect("good rules");
+    let digest = first.bundle().digest;
+    drop(first);
+    std::fs::write(path.join("bad.yar"), "rule bad { strings: }\n").expect("rule");
+    let second = keeping(path, state.path(), worker).expect("the last good rules");
+    let bundle = second.bundle();
+    assert_eq!((bundle.digest, bundle.hashes), (digest, 1));
+    assert!(bundle.refused.is_some_and(|refused| refused.contains("bad.yar")));
+    let scanned = scan(&second.spawn().expect("worker"), b"hello world");
+    assert_eq!(found(&scanned), Some(("Known", Engine::Hash)));
+    // A folder that cannot be read at all is no better, and no other folder's rules are used.
+    drop(second);
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+        .expect("mode");
+    assert!(keeping(path, state.path(), worker).is_ok());
+    let other = tempfile::tempdir().expect("rules");
+    std::fs::write(other.path().join("bad.yar"), "rule").expect("rule");
+    assert!(matches!(keeping(other.path(), state.path(), worker), Err(ScanError::Rules(_))));
+    // What is repaired is taken again.
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("mode");
+    std::fs::remove_file(path.join("bad.yar")).expect("remove");
+    assert_eq!(keeping(path, state.path(), worker).expect("repaired").bundle().refused, None);
+}
+
+#[test]
+fn first_worker_that_dies_is_tried_again_and_not_for_ever() {
+    let folder = tempfile::tempdir().expect("folder");
+    let binary = |name: &str, tries: u32| {
+        let path = folder.path().join(name);
+        let script = format!(
+            "#!/bin/sh\n/bin/echo >>{0}.tries\n\
+             [ $(/usr/bin/wc -l <{0}.tries) -gt {tries} ] || exit 1\nexec {WORKER} \"$@\"\n",
+            path.display()
+        );
+        std::fs::write(&path, script).expect("script");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("mode");
+        path
+    };
+    let config = config::Scan::default();
+    WorkerFactory::new(&config, binary("slow", 2)).expect("the third starts");
+    let error = WorkerFactory::new(&config, binary("broken", 1000)).expect_err("none starts");
+    assert!(matches!(error, ScanError::Died(_)), "{error}");
+    let tries = std::fs::read_to_string(folder.path().join("broken.tries")).expect("tries");
+    assert_eq!(tries.lines().count(), 3);
 }

@@ -268,6 +268,16 @@ pub struct OnAccessCounters {
     pub rescans_done: u64,
     /// Rescans that found no place in their queue.
     pub rescans_dropped: u64,
+    /// Mount namespaces beside the agent's own, when they were last looked at.
+    #[serde(default)]
+    pub namespaces: u64,
+    /// Such namespaces, and file systems in them, that could not be looked at then: one is not
+    /// open to us, or there were more than the time and the memory for it allow.
+    #[serde(default)]
+    pub namespaces_unseen: u64,
+    /// Coverage events of such namespaces that were not told, being too many in a minute.
+    #[serde(default)]
+    pub coverage_untold: u64,
 }
 
 /// The rule bundle in use.

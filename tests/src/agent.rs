@@ -44,6 +44,7 @@ pub fn binary(name: &str) -> PathBuf {
 #[derive(Debug, Clone)]
 pub struct Setup {
     protect: Vec<PathBuf>,
+    all: bool,
     mode: &'static str,
     on_access: String,
     tables: String,
@@ -56,12 +57,24 @@ impl Setup {
     pub fn protect<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
         Self {
             protect: paths.into_iter().map(Into::into).collect(),
+            all: false,
             mode: "block",
             on_access: String::new(),
             tables: String::new(),
             environment: Vec::new(),
             home_in: std::env::temp_dir(),
         }
+    }
+
+    /// Protect every local file system, in block mode.
+    ///
+    /// # Panics
+    /// Outside of a guest: it would hold the machine's own files.
+    #[must_use]
+    pub fn all_of_a_guest() -> Self {
+        let init = fs::read_link("/proc/1/exe").unwrap_or_default();
+        assert_eq!(init, Path::new("/init"), "only a guest may be protected whole");
+        Self { all: true, ..Self::protect::<PathBuf>([]) }
     }
 
     /// Report only.
@@ -127,7 +140,7 @@ impl Setup {
             "state_dir = {}\nsocket = {}\n\n[on_access]\nprotect = {}\nmode = \"{}\"\n{}\n{}\n{proof}",
             serde_json::to_string(&home.join("state"))?,
             serde_json::to_string(&home.join("socket"))?,
-            serde_json::to_string(&self.protect)?,
+            if self.all { "\"all\"".to_owned() } else { serde_json::to_string(&self.protect)? },
             self.mode,
             self.on_access,
             self.tables,

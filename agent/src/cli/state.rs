@@ -115,6 +115,13 @@ fn facts(report: &StatusReport) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "mount namespaces",
+            format!(
+                "{} beside our own, {} not seen into, {} coverage events not told",
+                held.namespaces, held.namespaces_unseen, held.coverage_untold
+            ),
+        ),
+        (
             "opens held",
             format!(
                 "{}: {} allowed, {} denied ({} own, {} cached, {} excluded)",

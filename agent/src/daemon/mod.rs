@@ -147,7 +147,8 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
     let models = Arc::new(Models::load(&config.state_dir, &config.models)?);
-    let factory = Arc::new(WorkerFactory::new(&config.scan, crate::scan::default_binary()?)?);
+    let scanner = crate::scan::default_binary()?;
+    let factory = Arc::new(WorkerFactory::keeping(&config.scan, scanner, &config.state_dir)?);
     let table = Arc::new(ProcessTable::from_proc());
     let counters = Arc::new(Counters::default());
     let witness = Arc::new(Witness::new(&std::env::current_exe()?));
@@ -230,6 +231,9 @@ fn announce(agent: &Agent, state: &StateDir) {
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         mode: agent.config.on_access.mode.name().to_owned(),
     }));
+    if agent.factory.bundle().refused.is_some() {
+        watch::report_bundle(agent);
+    }
     for file_system in agent.on_access.file_systems() {
         let why = file_system.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let word = if file_system.protected { "protected" } else { "NOT protected" };

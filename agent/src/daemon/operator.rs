@@ -146,6 +146,10 @@ fn problems(agent: &Agent) -> Vec<String> {
             file_system.reason.as_deref().unwrap_or("unknown reason")
         ));
     }
+    let unseen = agent.on_access.counters().namespaces_unseen;
+    if unseen != 0 {
+        problems.push(format!("{unseen} mount namespaces, or file systems in them, are not seen"));
+    }
     if let Some(problem) = agent.journal.problem() {
         problems.push(format!("the journal cannot be written: {problem}"));
     }

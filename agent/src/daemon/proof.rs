@@ -26,7 +26,7 @@ impl Watched {
 
 impl Protection for Watched {
     fn file_systems(&self) -> Vec<FileSystemState> {
-        self.agent(|agent| agent.on_access.file_systems())
+        self.agent(|agent| agent.on_access.reachable_file_systems())
     }
 
     fn is_marked(&self, folder: &Path) -> Option<bool> {

@@ -39,8 +39,14 @@ pub(super) fn reload_bundle(agent: &Agent) -> Result<(), String> {
     if error.is_none() {
         agent.on_access.renew();
     }
+    report_bundle(agent);
+    error.map_or(Ok(()), Err)
+}
+
+/// Says which rules are in use, and why newer ones are not.
+pub(super) fn report_bundle(agent: &Agent) {
     let bundle = agent.factory.bundle();
-    match &error {
+    match &bundle.refused {
         None => tracing::info!(digest = bundle.digest, "rule bundle loaded"),
         Some(error) => tracing::error!(error, "rule bundle refused; the last good one stays"),
     }
@@ -49,7 +55,6 @@ pub(super) fn reload_bundle(agent: &Agent) -> Result<(), String> {
         digest: bundle.digest,
         hashes: bundle.hashes,
         yara_rules: bundle.yara_rules,
-        error: error.clone(),
+        error: bundle.refused,
     }));
-    error.map_or(Ok(()), Err)
 }

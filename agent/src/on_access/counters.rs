@@ -23,6 +23,9 @@ pub struct Counters {
     pub(super) rescans_waiting: AtomicU64,
     pub(super) rescans_done: AtomicU64,
     pub(super) rescans_dropped: AtomicU64,
+    pub(super) namespaces: AtomicU64,
+    pub(super) namespaces_unseen: AtomicU64,
+    pub(super) coverage_untold: AtomicU64,
     pub(super) workers: AtomicU64,
 }
 
@@ -70,6 +73,9 @@ impl Counters {
             rescans_waiting: read(&self.rescans_waiting),
             rescans_done: read(&self.rescans_done),
             rescans_dropped: read(&self.rescans_dropped),
+            namespaces: read(&self.namespaces),
+            namespaces_unseen: read(&self.namespaces_unseen),
+            coverage_untold: read(&self.coverage_untold),
         }
     }
 }

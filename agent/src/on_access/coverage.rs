@@ -4,7 +4,7 @@
 //! INVARIANT: nothing here runs while an open is decided, and no mount is opened that a remote
 //! server or another process serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use crate::config::Protect;
+use crate::on_access::layers::{Layers, UNKNOWN_BASE};
 use crate::on_access::marks::{Marks, Root, read_mountinfo};
 use crate::on_access::mounts::{Mount, Plan, parse, plan};
 use crate::sys::fanotify::Group;
@@ -34,6 +35,7 @@ pub struct Coverage {
     marks: Arc<Marks>,
     events_below_overlay: bool,
     states: Mutex<BTreeMap<u64, FileSystemState>>,
+    handled: Mutex<HashSet<(u32, u32)>>,
     report: Box<dyn Fn(EventBody) + Send + Sync>,
 }
 
@@ -57,6 +59,7 @@ impl Coverage {
             protect,
             events_below_overlay: kernel_at_least(6, 5),
             states: Mutex::default(),
+            handled: Mutex::default(),
             report,
         }
     }
@@ -65,6 +68,22 @@ impl Coverage {
     #[must_use]
     pub fn states(&self) -> Vec<FileSystemState> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Devices of the file systems that are looked after here, protected or refused for what they
+    /// are: other mount namespaces need not be asked for them.
+    pub(super) fn handled(&self) -> HashSet<(u32, u32)> {
+        self.handled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From kernel 6.5 on.
+    pub(super) const fn events_below_overlay(&self) -> bool {
+        self.events_below_overlay
+    }
+
+    /// Tells the journal.
+    pub(super) fn report(&self, body: EventBody) {
+        (self.report)(body);
     }
 
     /// Follows the mount table until `stop` becomes readable.
@@ -97,6 +116,7 @@ impl Coverage {
         let mut roots = Vec::new();
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = BTreeMap::new();
+        let mut handled = HashSet::new();
         for plan in plans {
             let mount = plan.mount();
             // Each time anew: an id may by now be that of another mount, and marking what is
@@ -112,6 +132,9 @@ impl Coverage {
             if before.as_ref() != Some(&state) {
                 self.tell(&state);
             }
+            if state.protected || !matches!(plan, Plan::Protect(_)) {
+                handled.insert(mount.device);
+            }
             seen.insert(mount.id, state);
         }
         self.marks.update(&mounts, roots);
@@ -124,6 +147,7 @@ impl Coverage {
             }
         }
         *self.states.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        *self.handled.lock().unwrap_or_else(PoisonError::into_inner) = handled;
         Ok(())
     }
 
@@ -148,14 +172,7 @@ impl Coverage {
         let refusal = match plan {
             Plan::Refuse(_, reason) => Some((*reason).to_owned()),
             Plan::Protect(mount) => self.protect_mount(mount, roots).err(),
-            Plan::ProtectBelow(_, layers) => {
-                // Every layer, also behind one that cannot be reached.
-                let failed: Vec<String> = layers
-                    .iter()
-                    .filter_map(|layer| self.protect_layer(layer, roots).err())
-                    .collect();
-                (!failed.is_empty()).then(|| failed.join("; "))
-            }
+            Plan::ProtectBelow(mount, layers) => self.protect_layers(mount, layers, roots).err(),
         };
         let mount = plan.mount();
         FileSystemState {
@@ -167,17 +184,39 @@ impl Coverage {
     }
 
     fn protect_mount(&self, mount: &Mount, roots: &mut Vec<Root>) -> Result<(), String> {
-        let point = open(&mount.point)?;
-        // Another mount on top hides this one; through a path it cannot be marked.
-        let statx = rustix::fs::statx(&point, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
-            .map_err(|error| error.to_string())?;
-        if statx.stx_mask & StatxFlags::MNT_ID.bits() != 0 && statx.stx_mnt_id != mount.id {
-            return Err(HIDDEN.to_owned());
-        }
+        let point = open_mount(mount)?;
         if !mount.idmapped {
             roots.extend(Root::of(point.as_fd(), &mount.point).ok());
         }
         self.group.protect(point.as_fd()).map_err(|error| error.to_string())
+    }
+
+    fn protect_layers(
+        &self,
+        mount: &Mount,
+        layers: &Layers,
+        roots: &mut Vec<Root>,
+    ) -> Result<(), String> {
+        let base = if layers.any_relative() {
+            let shown = open_mount(mount)?;
+            let base = layers.base(&mount.point, shown.as_fd(), &mount.root, &open_folder, true);
+            Some(base.ok_or(UNKNOWN_BASE)?)
+        } else {
+            None
+        };
+        // Every layer, also behind one that cannot be reached.
+        let failed: Vec<String> = layers
+            .all()
+            .filter_map(|layer| {
+                let path = match &base {
+                    // Engines name layers by short links, which a later look would not follow.
+                    Some(base) => base.join(layer).canonicalize().map_err(|e| e.to_string()),
+                    None => Ok(layer.to_owned()),
+                };
+                path.and_then(|path| self.protect_layer(&path, roots)).err()
+            })
+            .collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     }
 
     fn protect_layer(&self, layer: &Path, roots: &mut Vec<Root>) -> Result<(), String> {
@@ -208,13 +247,30 @@ impl Plan {
     }
 }
 
+/// The mount point, if it is this mount that can be seen there.
+fn open_mount(mount: &Mount) -> Result<OwnedFd, String> {
+    let point = open(&mount.point)?;
+    // Another mount on top hides this one; through a path it cannot be marked.
+    let statx = rustix::fs::statx(&point, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        .map_err(|error| error.to_string())?;
+    if statx.stx_mask & StatxFlags::MNT_ID.bits() != 0 && statx.stx_mnt_id != mount.id {
+        return Err(HIDDEN.to_owned());
+    }
+    Ok(point)
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| error.to_string())
+}
+
 /// `O_PATH`: raises no event and starts no device.
 fn open(path: &Path) -> Result<OwnedFd, String> {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| error.to_string())
 }
 
-fn printable_path(path: &Path) -> String {
+pub(super) fn printable_path(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     printable(path.as_os_str().as_bytes())
 }

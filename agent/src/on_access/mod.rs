@@ -3,22 +3,27 @@
 //!
 //! [`hold`] is the loop that everything else serves: [`settle`] (answers), [`waiting`] (who waits), [`cache`] and [`condemned`] (what is
 //! known), [`decide`] (the table), [`exclude`], [`later`] (scans that nobody waits for),
-//! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`] and [`mounts`]
-//! (what is marked), [`counters`].
+//! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`], [`mounts`]
+//! and [`layers`] (what is marked), [`elsewhere`], [`namespaces`] and [`view`] (and what is marked
+//! that only others see), [`counters`].
 
 mod cache;
 mod condemned;
 mod counters;
 mod coverage;
 mod decide;
+mod elsewhere;
 mod exclude;
 mod hold;
 mod inbox;
 mod later;
+mod layers;
 mod marks;
 pub(crate) mod mounts;
+mod namespaces;
 mod nursery;
 mod settle;
+mod view;
 mod waiting;
 mod watchdog;
 
@@ -39,6 +44,7 @@ pub use self::exclude::Exclusions;
 use self::cache::{Cache, Epoch};
 use self::condemned::Condemned;
 use self::coverage::Coverage;
+use self::elsewhere::Elsewhere;
 use self::hold::{Loop, Parts};
 use self::inbox::{Inbox, Message};
 use self::later::Later;
@@ -83,6 +89,7 @@ pub(crate) struct Shared {
 pub struct OnAccess {
     shared: Arc<Shared>,
     coverage: Arc<Coverage>,
+    elsewhere: Arc<Elsewhere>,
     inboxes: Vec<Arc<Inbox>>,
     factory: Arc<WorkerFactory>,
     workers_failing: Arc<AtomicBool>,
@@ -140,8 +147,19 @@ impl OnAccess {
         let protect = coverage::resolve(&config.on_access.protect);
         let no_long_pins = coverage::kernel_at_least(6, 5);
         let marks = Arc::new(Marks::new(Arc::clone(&group), no_long_pins));
-        let coverage =
-            Arc::new(Coverage::new(Arc::clone(&group), Arc::clone(&marks), protect, report));
+        let coverage = Arc::new(Coverage::new(
+            Arc::clone(&group),
+            Arc::clone(&marks),
+            protect.clone(),
+            report,
+        ));
+        let elsewhere = Elsewhere::new(
+            Arc::clone(&group),
+            protect,
+            Arc::clone(&coverage),
+            Arc::clone(&counters),
+        );
+        let elsewhere = Arc::new(elsewhere.map_err(OnAccessError::Start)?);
         // Answers are begun so much earlier: a crowd takes a while to be answered.
         let margin = (config.on_access.deadline / 5)
             .clamp(Duration::from_millis(20), Duration::from_millis(500));
@@ -172,6 +190,7 @@ impl OnAccess {
         let mut new = Self {
             shared,
             coverage,
+            elsewhere,
             inboxes: Vec::new(),
             factory,
             workers_failing: Arc::default(),
@@ -181,6 +200,7 @@ impl OnAccess {
         new.start_loops(loops, seats, margin / 4)?;
         new.follow_owners().map_err(OnAccessError::Start)?;
         new.coverage.refresh().map_err(OnAccessError::Start)?;
+        new.elsewhere.look();
         new.follow_mounts().map_err(OnAccessError::Start)?;
         Ok(new)
     }
@@ -202,7 +222,7 @@ impl OnAccess {
         for (index, inbox) in self.inboxes.iter().enumerate() {
             let first = if index < leading { seats } else { 0 };
             let workers = (0..first)
-                .map(|_| self.factory.spawn())
+                .map(|_| self.factory.spawn_patiently())
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(OnAccessError::Workers)?;
             let parts = Parts {
@@ -253,6 +273,13 @@ impl OnAccess {
             if let Err(error) = coverage.follow(&stop) {
                 tracing::error!(%error, "mount changes are not followed any more");
             }
+        })?;
+        let elsewhere = Arc::clone(&self.elsewhere);
+        let stop = self.stop.try_clone()?;
+        self.spawn("namespaces", move || {
+            if let Err(error) = elsewhere.follow(&stop) {
+                tracing::error!(%error, "other mount namespaces are not followed any more");
+            }
         })
     }
 
@@ -286,6 +313,14 @@ impl OnAccess {
     /// What is protected.
     #[must_use]
     pub fn file_systems(&self) -> Vec<FileSystemState> {
+        let mut states = self.coverage.states();
+        states.extend(self.elsewhere.states());
+        states
+    }
+
+    /// Those of them that this process can reach by their mount points.
+    #[must_use]
+    pub fn reachable_file_systems(&self) -> Vec<FileSystemState> {
         self.coverage.states()
     }
 

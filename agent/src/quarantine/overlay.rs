@@ -18,11 +18,22 @@ use super::locate::{Place, descriptor_path, open_folder, split, unescape};
 /// The place as an overlay shows it, when one is mounted above it; else the place as it is.
 pub(super) fn through_overlay(place: Place) -> Place {
     let Ok(mounts) = std::fs::read("/proc/self/mountinfo") else { return place };
-    let shown = overlays(&mounts).find_map(|(mount, upper)| shown_by(&place, &mount, &upper));
+    let shown = overlays(&mounts).find_map(|(mount, upper)| {
+        uppers(&place.path, &upper).find_map(|upper| shown_by(&place, &mount, upper))
+    });
     match shown {
         Some((through, path)) => Place { through: Some(through), path, ..place },
         None => place,
     }
+}
+
+/// Where an upper layer is that could hold the file. Container engines name it relative to a
+/// folder that the options do not tell: then any folder above the file with that end.
+fn uppers<'p>(file: &'p Path, upper: &'p Path) -> impl Iterator<Item = &'p Path> {
+    let named = upper.is_absolute().then_some(upper);
+    let above =
+        file.ancestors().filter(move |folder| upper.is_relative() && folder.ends_with(upper));
+    named.into_iter().chain(above)
 }
 
 fn shown_by(place: &Place, mount: &Path, upper: &Path) -> Option<(OwnedFd, PathBuf)> {
@@ -56,6 +67,17 @@ fn overlays(mounts: &[u8]) -> impl Iterator<Item = (PathBuf, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn upper_layer_with_a_relative_name_is_sought_above_the_file() {
+        let found = |file, upper| {
+            uppers(Path::new(file), Path::new(upper)).map(Path::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(found("/e/9/diff/a/b", "9/diff"), [Path::new("/e/9/diff")]);
+        assert_eq!(found("/e/9/diff/9/diff/b", "9/diff").len(), 2);
+        assert!(found("/e/19/diff/b", "9/diff").is_empty());
+        assert_eq!(found("/e/9/diff/b", "/u"), [Path::new("/u")]);
+    }
 
     #[test]
     fn overlays_with_an_upper_layer_are_found() {

@@ -95,6 +95,19 @@ impl BundleSource {
         writer.seal()
     }
 
+    /// From an image that was made before.
+    ///
+    /// # Errors
+    /// [`BundleError::Image`]; also when it is none.
+    pub fn of_image(image: &[u8]) -> Result<Self, BundleError> {
+        let files = image.strip_prefix(image::MAGIC).ok_or_else(|| {
+            BundleError::Image(std::io::Error::from(std::io::ErrorKind::InvalidData))
+        })?;
+        let mut writer = ImageWriter::new()?;
+        writer.write(files)?;
+        writer.seal()
+    }
+
     /// The sealed memfd.
     #[must_use]
     pub fn image(&self) -> BorrowedFd<'_> {

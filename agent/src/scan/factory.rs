@@ -1,7 +1,8 @@
 //! Keeps the current rules and starts workers with them.
 //!
 //! INVARIANT: rules are current only after one worker has loaded them; a refused or unreadable
-//! bundle changes nothing but [`BundleState::refused`]. Which worker does what is not known here.
+//! bundle changes nothing but [`BundleState::refused`], at the start too where rules of the same
+//! folder were good before ([`super::last_good`]). Which worker does what is not known here.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::bundle::{BundleError, BundleSource};
 use super::keeper::{Keeper, Start};
+use super::last_good::LastGood;
 use super::link::{Link, WorkerDied};
 use super::process::Worker;
 use crate::config;
@@ -23,6 +25,9 @@ use crate::worker::{Limits, cage};
 
 /// A worker that has not loaded its rules by then is killed.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Times that a first worker is tried: a host that boots is slow, and short of memory at times.
+const FIRST_TRIES: usize = 3;
 
 /// The user that workers become when the host has it.
 const USER: &str = "holdfast-scan";
@@ -34,6 +39,7 @@ const UNUSED: u32 = 2_147_401_003;
 #[derive(Debug)]
 pub struct WorkerFactory {
     folder: Option<PathBuf>,
+    last_good: Option<LastGood>,
     binary: PathBuf,
     limits: Limits,
     keeper: Keeper,
@@ -101,19 +107,41 @@ impl WorkerFactory {
     /// # Errors
     /// [`ScanError`]; without a good bundle there is no factory.
     pub fn new(config: &config::Scan, binary: PathBuf) -> Result<Self, ScanError> {
+        Self::start_with(config, binary, None)
+    }
+
+    /// As [`WorkerFactory::new`], keeping each good bundle in the state folder. Where the bundle
+    /// is bad now, the one that was good last is used, and [`bundle`](Self::bundle) says why.
+    ///
+    /// # Errors
+    /// [`ScanError`], when there is no such bundle either.
+    pub fn keeping(
+        config: &config::Scan,
+        binary: PathBuf,
+        state: &Path,
+    ) -> Result<Self, ScanError> {
+        let last_good = config.bundle.as_deref().map(|folder| LastGood::new(state, folder));
+        Self::start_with(config, binary, last_good)
+    }
+
+    fn start_with(
+        config: &config::Scan,
+        binary: PathBuf,
+        last_good: Option<LastGood>,
+    ) -> Result<Self, ScanError> {
         let (uid, gid) = worker_user(Path::new("/etc/passwd"));
         let limits =
             Limits { memory: config.memory_limit.0, seconds: config.rescan_limit_s, uid, gid };
         let keeper =
             Keeper::new().map_err(|source| ScanError::Start { binary: binary.clone(), source })?;
-        let source = Arc::new(read_bundle(config.bundle.as_deref(), limits)?);
         let factory = Self {
             folder: config.bundle.clone(),
+            last_good,
             binary,
             limits,
             keeper,
             current: Mutex::new(Current {
-                source,
+                source: Arc::new(BundleSource::builtin()?),
                 state: BundleState::default(),
                 generation: 0,
                 missing: 0,
@@ -121,9 +149,45 @@ impl WorkerFactory {
             reload: Mutex::new(()),
             starting: AtomicUsize::new(0),
         };
-        let source = Arc::clone(&factory.current().source);
-        factory.prove(source)?;
+        let proven = read_bundle(config.bundle.as_deref(), limits)
+            .map_err(ScanError::from)
+            .and_then(|source| factory.prove_patiently(&Arc::new(source)));
+        if let Err(error) = proven {
+            factory.fall_back(error)?;
+        }
         Ok(factory)
+    }
+
+    /// Makes the rules that were good last the current ones, where newer rules are the reason
+    /// that there are none. The error comes back where that does not help.
+    fn fall_back(&self, error: ScanError) -> Result<(), ScanError> {
+        let rules = match error {
+            ScanError::Bundle(_) | ScanError::Rules(_) | ScanError::Died(_) | ScanError::Silent => {
+                true
+            }
+            ScanError::Start { .. } | ScanError::Cage(_) => false,
+        };
+        let last = self.last_good.as_ref().filter(|_| rules);
+        let Some(source) = last.and_then(|last| last.read(self.limits.memory / 4)) else {
+            return Err(error);
+        };
+        if self.prove_patiently(&Arc::new(source)).is_err() {
+            return Err(error);
+        }
+        self.current().state.refused = Some(printable(chain(&error).as_bytes()));
+        Ok(())
+    }
+
+    fn prove_patiently(&self, source: &Arc<BundleSource>) -> Result<BundleState, ScanError> {
+        patiently(|| self.prove(Arc::clone(source)))
+    }
+
+    /// [`WorkerFactory::spawn`] for the first workers of all: tried again where that can help.
+    ///
+    /// # Errors
+    /// [`ScanError`]
+    pub fn spawn_patiently(&self) -> Result<Worker, ScanError> {
+        patiently(|| self.spawn())
     }
 
     /// Starts a caged worker with the current bundle loaded. Blocks, at most 20 s.
@@ -198,6 +262,9 @@ impl WorkerFactory {
             yara_rules: loaded.yara_rules,
             refused: None,
         };
+        if let Some(Err(error)) = self.last_good.as_ref().map(|last| last.keep(&source)) {
+            tracing::warn!(%error, "the rule bundle is not kept for the next start");
+        }
         let mut current = self.current();
         current.source = source;
         current.state = state.clone();
@@ -226,6 +293,22 @@ impl WorkerFactory {
                 None => ScanError::Rules(reason),
             }),
             Answer::Scanned { .. } => Err(WorkerDied::Unasked.into()),
+        }
+    }
+}
+
+/// Again where the host may have been the reason.
+fn patiently<T>(mut start: impl FnMut() -> Result<T, ScanError>) -> Result<T, ScanError> {
+    let mut left = FIRST_TRIES;
+    loop {
+        left -= 1;
+        match start() {
+            Err(error @ (ScanError::Start { .. } | ScanError::Died(_) | ScanError::Silent))
+                if left > 0 =>
+            {
+                tracing::warn!(error = chain(&error), "no first scan worker; trying again");
+            }
+            done => return done,
         }
     }
 }

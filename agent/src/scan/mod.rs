@@ -8,6 +8,7 @@
 pub mod bundle;
 pub mod factory;
 mod keeper;
+mod last_good;
 pub mod link;
 pub mod process;
 

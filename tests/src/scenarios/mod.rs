@@ -36,6 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("eicar_on_ext4_is_denied_and_quarantined", protection::eicar_on_ext4),
     ("eicar_on_tmpfs_is_denied_and_quarantined", protection::eicar_on_tmpfs),
     ("eicar_on_overlay_is_denied_and_quarantined", protection::eicar_on_overlay),
+    ("eicar_in_a_namespace_of_one_thread_is_denied", protection::eicar_in_another_namespace),
     ("later_open_of_a_clean_file_stays_in_the_kernel", protection::later_open_stays_in_the_kernel),
     ("killed_agent_lets_held_opens_go", protection::killed_agent_lets_held_opens_go),
 ];

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -75,6 +76,36 @@ fn denied_quarantined_and_restored(folder: &Path) -> Result<(), String> {
     assert_eq!(counter(&agent, "past_deadline"), 0);
     let status = agent.stop().map_err(text)?;
     if status.success() { Ok(()) } else { Err(format!("stopped with {status}")) }
+}
+
+/// With everything protected: a tmpfs that one thread alone sees, in a mount namespace of its own.
+pub(super) fn eicar_in_another_namespace() -> Result<(), String> {
+    let setup = Setup::all_of_a_guest().on_access("deadline_ms = 20000");
+    let mut agent = setup.start().map_err(text)?;
+    let folder = Path::new("/mnt/private");
+    fs::create_dir_all(folder).map_err(text)?;
+    let waited = std::thread::spawn(move || held_in_own_namespace(folder)).join();
+    let waited = waited.map_err(|_| "the thread panicked")??;
+    println!("denied after {waited:?}\n{}", agent.log());
+    assert!(!folder.join("eicar-1").exists(), "nobody else sees that tmpfs");
+    let status = agent.stop().map_err(text)?;
+    if status.success() { Ok(()) } else { Err(format!("stopped with {status}")) }
+}
+
+/// How long it took until an open was denied on a fresh tmpfs.
+fn held_in_own_namespace(folder: &Path) -> Result<Duration, String> {
+    const NONE: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(text)?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(text)?;
+    mount(Some("private"), folder, Some("tmpfs"), MsFlags::empty(), NONE).map_err(text)?;
+    let begun = Instant::now();
+    let mut names = (1..).map(|number| folder.join(format!("eicar-{number}")));
+    let denied = until(PATIENCE, || {
+        let path = names.next()?;
+        fs::write(&path, eicar()).ok()?;
+        File::open(&path).is_err().then(|| begun.elapsed())
+    });
+    denied.ok_or_else(|| "never denied".to_owned())
 }
 
 /// Until 6.5 opens raise their events on the overlay itself, from then on below it.

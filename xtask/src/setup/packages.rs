@@ -28,6 +28,8 @@ pub(crate) enum Need {
 enum Proof {
     /// A program.
     Program(&'static str),
+    /// A program whose name differs between the releases.
+    OneOf(&'static [&'static str]),
     /// A file at this place.
     File(&'static str),
     /// Debian's package itself: what it brings has the same place as another's.
@@ -58,6 +60,7 @@ impl Package {
     pub(crate) fn present(&self) -> bool {
         match self.proof {
             Proof::Program(program) => shell::find(program).is_some(),
+            Proof::OneOf(names) => names.iter().any(|name| shell::find(name).is_some()),
             Proof::File(file) => Path::new(file).exists(),
             Proof::Dpkg => dpkg_installed(self.name),
             Proof::Entry(folder, prefix) => std::fs::read_dir(folder).is_ok_and(|entries| {
@@ -149,7 +152,8 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package::new(
         "7zip",
         Need::Test,
-        Proof::Program("7zz"),
+        // Debian 12 and 13.
+        Proof::OneOf(&["7zz", "7z"]),
         "opens exported zips as an analyst would",
     ),
     Package::new(
