@@ -3,7 +3,9 @@
 //! No product code, and nothing that touches the machine's own file systems.
 
 pub mod agent;
+pub mod deeds;
 pub mod observe;
+pub mod program32;
 pub mod scenarios;
 pub mod scratch;
 pub mod uring;

@@ -50,7 +50,7 @@ impl Shared {
                     event.interface = found.listed.interface;
                 });
             }
-            self.wait(Vec::new(), PAUSE);
+            self.wait(&[], PAUSE);
             self.wait_for_nudge(POLL_EVERY);
             if self.stopping() {
                 return;

@@ -30,6 +30,8 @@ pub const SCENARIOS: &[Scenario] = &[
     ("tcpdump_sees_the_loopback", kernel::tcpdump_sees_the_loopback),
     ("agent_starts_and_every_sensor_is_active", sensing::agent_starts_and_every_sensor_is_active),
     ("exec_is_seen_with_its_whole_command_line", sensing::exec_is_seen_with_its_whole_command_line),
+    ("deeds_are_seen_with_who_did_them", sensing::deeds_are_seen_with_who_did_them),
+    ("a_storm_of_execs_is_accounted_for", sensing::a_storm_of_execs_is_accounted_for),
     ("tcpdump_fires_network_sniffing", sensing::tcpdump_fires_network_sniffing),
     ("packet_socket_fires_network_sniffing", sensing::packet_socket_fires_network_sniffing),
     ("worker_is_caged_on_an_initial_ramfs", protection::worker_is_caged_on_an_initial_ramfs),
@@ -47,7 +49,7 @@ pub const SCENARIOS: &[Scenario] = &[
 pub fn act(name: &str) -> ExitCode {
     match name {
         "packet-socket" => sensing::open_packet_socket(),
-        _ => ExitCode::from(64),
+        deed => sensing::act(deed),
     }
 }
 
