@@ -11,3 +11,4 @@ pub mod fanotify;
 pub mod identity;
 pub mod inode;
 pub mod memory;
+pub mod packet;

@@ -6,6 +6,7 @@
 
 mod clam;
 mod figures;
+mod isolation;
 mod listener;
 mod on_access;
 mod workload;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: holdfast-bench on-access [--json FILE] [--rounds N]";
+const USAGE: &str = "usage: holdfast-bench on-access|isolation [--json FILE] [--rounds N]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -37,6 +38,18 @@ fn run(arguments: Vec<String>) -> Result<()> {
             figures.print();
             figures.write(options.json.as_deref())
         }
+        Some("isolation") => {
+            let options = Options::parse(arguments)?;
+            holdfast_tests::require_root();
+            let mut figures = figures::Figures::default();
+            let value = isolation::isolate_latency_ms()?;
+            let meaning = "isolate to the last packet out, p95 of 20, ms";
+            figures.add("isolate_latency_ms", value, meaning, Some("<= 50"));
+            figures.print();
+            figures.write(options.json.as_deref())
+        }
+        // The senders of the isolation bench.
+        Some("flood") => isolation::send_all_the_time(&arguments.next().unwrap_or_default()),
         // The process that the bench compares with: see `listener`.
         Some("listener") => match (arguments.next(), arguments.next()) {
             (Some(path), marks) => listener::run(&PathBuf::from(path), marks.is_some()),
