@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::lab::Lab;
 use crate::until;
 
 /// How long a start, a stop or one CLI call may take; an emulated machine is slow.
@@ -50,6 +51,8 @@ pub struct Setup {
     tables: String,
     environment: Vec<(String, String)>,
     home_in: PathBuf,
+    /// Network namespace and cgroup to run in.
+    place: Option<(PathBuf, PathBuf)>,
 }
 
 impl Setup {
@@ -61,8 +64,10 @@ impl Setup {
             mode: "block",
             on_access: String::new(),
             tables: String::new(),
-            environment: Vec::new(),
+            // No test cuts this machine off.
+            environment: vec![("HOLDFAST_ISOLATION".to_owned(), "namespace".to_owned())],
             home_in: std::env::temp_dir(),
+            place: None,
         }
     }
 
@@ -104,6 +109,20 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Run on a lab's host, with its `[isolation]` table and these lines in it.
+    #[must_use]
+    pub fn on_host_of(mut self, lab: &Lab, lines: &str) -> Self {
+        self.place = Some((lab.namespace("host"), lab.cgroup().to_owned()));
+        self.tables(&lab.config(lines))
+    }
+
+    /// This machine may be cut off: for guests alone, which are nobody's.
+    #[must_use]
+    pub fn whole_machine(mut self) -> Self {
+        self.environment.retain(|(name, _)| name != "HOLDFAST_ISOLATION");
         self
     }
 
@@ -165,7 +184,19 @@ impl Agent {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
         let before = self.log().len();
-        let mut child = Command::new(binary("holdfastd"))
+        let daemon = binary("holdfastd");
+        let mut command = match &self.setup.place {
+            None => Command::new(daemon),
+            Some((namespace, cgroup)) => {
+                // Everything replaces the shell: the child's pid is the agent's.
+                let script = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", namespace.display()));
+                command.args(["sh", "-c", script]).arg(cgroup).arg(daemon);
+                command
+            }
+        };
+        let mut child = command
             .arg("--config")
             .arg(self.home.path().join("holdfast.toml"))
             .envs(self.setup.environment.iter().map(|(name, value)| (name, value)))

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod deeds;
+pub mod lab;
 pub mod observe;
 pub mod program32;
 pub mod scenarios;

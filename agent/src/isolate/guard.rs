@@ -2,10 +2,11 @@
 //!
 //! A trial is recognised by either of two signs: the config names a cgroup of its own, or the
 //! environment says `HOLDFAST_ISOLATION=namespace` (the repository's cargo config and its test
-//! harness do). Then the process must be in another network namespace than process 1, and the
+//! harness do). Then the process must be in another network namespace than the machine, and the
 //! cgroup must not be the root. There is no way around it but to take the signs away.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Says that only namespaces of one's own may be cut off.
@@ -31,23 +32,38 @@ pub(super) fn cgroup(configured: Option<&Path>) -> Result<(File, PathBuf), Strin
 }
 
 fn refuse_this_machine(cgroup: &Path, root: Option<&Path>) -> Result<(), String> {
-    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net"));
-    match (namespace("thread-self"), namespace("1")) {
-        (Ok(own), Ok(first)) if own != first => {}
-        (Ok(_), Ok(_)) => {
+    match in_first_namespace() {
+        Some(false) => {}
+        Some(true) => {
             return Err("refused: this is a trial, and this is the machine's own network \
                         namespace"
                 .to_owned());
         }
-        (Err(error), _) | (_, Err(error)) => {
-            return Err(format!("refused: network namespaces cannot be told apart: {error}"));
-        }
+        None => return Err("refused: network namespaces cannot be told apart here".to_owned()),
     }
     let real = |path: &Path| path.canonicalize().ok();
     if root.is_some_and(|root| real(root) == real(cgroup)) {
         return Err("refused: this is a trial, and this is the machine's root cgroup".to_owned());
     }
     Ok(())
+}
+
+/// Whether this thread is in the network namespace of process 1, which is not always shown, or in
+/// the first one, which has a number of its own since 6.18 (`NET_NS_INIT_INO`).
+fn in_first_namespace() -> Option<bool> {
+    const FIRST: u64 = 0xefff_fff9;
+    let number = |of: &str| Some(std::fs::metadata(format!("/proc/{of}/ns/net")).ok()?.ino());
+    let own = number("thread-self")?;
+    if own == FIRST {
+        return Some(true);
+    }
+    if let Some(of_init) = number("1") {
+        return Some(own == of_init);
+    }
+    let uname = rustix::system::uname();
+    let mut release = uname.release().to_str().ok()?.split(['.', '-']).map(str::parse::<u32>);
+    let (major, minor) = (release.next()?.ok()?, release.next()?.ok()?);
+    ((major, minor) >= (6, 18)).then_some(false)
 }
 
 /// Where the hierarchy of version 2 is mounted, whole.

@@ -323,7 +323,7 @@ impl Shared {
                 return Err(IsolateError::Cut(format!("{}{undone}", failed.why)));
             }
         };
-        cut.deny_new_sockets();
+        cut.finish();
         record.queues = cut.queues().to_vec();
         let stored = self.store(record);
         inner.problem = None;
@@ -420,7 +420,7 @@ impl Shared {
     fn restore(&self, record: Record) {
         match without_agent::cut_again(&self.config, &record) {
             Ok(mut cut) => {
-                cut.deny_new_sockets();
+                cut.finish();
                 self.tell("restored", &record.reason, &record.places);
                 self.lock().current = Some(Current { cut, record });
             }

@@ -52,7 +52,7 @@ pub fn restore(config: &Config, stay: bool, ready: impl FnOnce()) -> Result<bool
     // Interfaces that come between the two are told of.
     let told = netlink::listen(ROUTE, links::LINK_GROUP).ok();
     let mut cut = cut_again(&config.isolation, &record).map_err(IsolateError::Cut)?;
-    cut.deny_new_sockets();
+    cut.finish();
     ready();
     while stay && !agent_runs(&config.state_dir) {
         match &told {

@@ -12,3 +12,4 @@ pub mod identity;
 pub mod inode;
 pub mod memory;
 pub mod notice;
+pub mod packet;

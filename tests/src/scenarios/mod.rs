@@ -5,6 +5,7 @@
 //! panic is a failure, with its message. Every scenario runs in a process of its own, with a
 //! deadline, after `/mnt/ext4` is mounted.
 
+mod isolating;
 mod kernel;
 mod protection;
 mod sensing;
@@ -41,6 +42,11 @@ pub const SCENARIOS: &[Scenario] = &[
     ("eicar_in_a_namespace_of_one_thread_is_denied", protection::eicar_in_another_namespace),
     ("later_open_of_a_clean_file_stays_in_the_kernel", protection::later_open_stays_in_the_kernel),
     ("killed_agent_lets_held_opens_go", protection::killed_agent_lets_held_opens_go),
+    ("isolated_host_reaches_its_manager_alone", isolating::isolated_host_reaches_its_manager_alone),
+    (
+        "isolated_guest_is_cut_off_again_without_an_agent",
+        isolating::isolated_guest_is_cut_off_again_without_an_agent,
+    ),
 ];
 
 /// What a scenario's helper processes do, since guests have no interpreter: `guest --act NAME`.
@@ -49,6 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
 pub fn act(name: &str) -> ExitCode {
     match name {
         "packet-socket" => sensing::open_packet_socket(),
+        _ if isolating::knows(name) => isolating::act(name),
         deed => sensing::act(deed),
     }
 }

@@ -160,7 +160,13 @@ pub(crate) const PACKAGES: &[Package] = &[
         "iproute2",
         Need::Test,
         Proof::Program("ip"),
-        "network namespaces of the sniffing tests",
+        "network namespaces of the sniffing and isolation tests",
+    ),
+    Package::new(
+        "nftables",
+        Need::Test,
+        Proof::Program("nft"),
+        "other people's rules, which the isolation must not change",
     ),
     Package::new(
         "e2fsprogs",

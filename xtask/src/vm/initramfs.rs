@@ -25,7 +25,7 @@ const BINARIES: &[(&str, &str)] = &[
 ];
 
 /// Programs of this machine that guests run too; those that are missing are left out.
-const PROGRAMS: &[&str] = &["tcpdump"];
+const PROGRAMS: &[&str] = &["tcpdump", "ip", "tc"];
 
 /// Folders that the guest mounts on or writes to.
 const FOLDERS: &[&str] =

@@ -6,6 +6,7 @@
 
 mod clam;
 mod figures;
+mod isolation;
 mod listener;
 mod on_access;
 mod sensor;
@@ -39,6 +40,8 @@ fn run(arguments: Vec<String>) -> Result<()> {
             figures.print();
             figures.write(options.json.as_deref())
         }
+        // The senders of the isolation bench.
+        Some("flood") => isolation::send_all_the_time(&arguments.next().unwrap_or_default()),
         // The process that the bench compares with: see `listener`.
         Some("listener") => match (arguments.next(), arguments.next()) {
             (Some(path), marks) => listener::run(&PathBuf::from(path), marks.is_some()),

@@ -17,6 +17,7 @@ use holdfast_tests::until;
 use serde_json::Value;
 
 use crate::figures::{Figures, median, percentile};
+use crate::isolation;
 
 /// Programs started in one turn of the storm, on each processor.
 const STORM: usize = 1500;
@@ -44,6 +45,13 @@ pub fn run(rounds: usize) -> Result<Figures> {
     account(&scratch, &mut figures)?;
     eprintln!("{SNIFFERS} captures");
     sniff(&scratch, &mut figures)?;
+    eprintln!("isolation");
+    figures.add(
+        "isolate_latency_ms",
+        isolation::isolate_latency_ms()?,
+        "isolate to the last packet out, p95 of 20",
+        Some("<= 50"),
+    );
     Ok(figures)
 }
 
