@@ -3,6 +3,7 @@
 //! No product code, and nothing that touches the machine's own file systems.
 
 pub mod agent;
+pub mod compat;
 pub mod observe;
 pub mod scenarios;
 pub mod scratch;

@@ -15,6 +15,7 @@ pub mod files;
 mod gather;
 pub mod images;
 pub mod layout;
+mod links;
 mod network;
 mod poll;
 pub mod proc;
@@ -24,6 +25,7 @@ mod reader;
 mod shared;
 mod storms;
 pub mod table;
+mod traffic;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,7 +131,7 @@ impl Sensor {
         let found = self.shared.found.load(Ordering::Relaxed);
         states.push(SensorState {
             name: "packet sockets (fallback)".to_owned(),
-            mechanism: "/proc/net/packet, raw, raw6: 5 s".to_owned(),
+            mechanism: "/proc/net/packet, raw, raw6, nfnetlink_log: 5 s; rtnetlink".to_owned(),
             active: true,
             note: None,
             generated: found,
