@@ -31,6 +31,12 @@ pub const PROCESS_RING: u32 = 4 << 20;
 pub const NETWORK_RING: u32 = 512 << 10;
 /// Bytes of the ring buffer for what processes do beside.
 pub const ACTIVITY_RING: u32 = 256 << 10;
+/// Bytes of the ring buffer for connections and DNS: a storm of those costs no other record.
+pub const TRAFFIC_RING: u32 = 1 << 20;
+/// Longest part of a DNS message that a record carries, in bytes.
+pub const DNS_MAX: usize = 511;
+/// Peers of UDP that are remembered, sockets whose owner is, and listeners.
+pub const TRAFFIC_MEMORY: u32 = 8192;
 /// Value in the offset table for "this kernel does not have it".
 pub const ABSENT: u32 = u32::MAX;
 
@@ -71,6 +77,18 @@ kinds! {
     Socket = "packet and raw sockets",
     /// [`CapabilityRecord`]
     Capability = "use of CAP_NET_RAW",
+    /// [`ConnectionRecord`]
+    Connect = "connections made",
+    /// [`ConnectionRecord`]
+    Accept = "connections accepted",
+    /// [`ConnectionRecord`]
+    Bind = "binds",
+    /// [`ConnectionRecord`]
+    Listen = "listens",
+    /// [`ConnectionRecord`]
+    Send = "UDP to new peers",
+    /// [`DnsRecord`]
+    Dns = "DNS by UDP",
     /// [`ActivityRecord`]: user ids changed.
     Credentials = "credentials",
     /// [`ActivityRecord`]: another process was attached to, or its memory opened or read.
@@ -272,12 +290,58 @@ pub mod call {
     pub const SETNS: u32 = 41;
 }
 
-/// A process was found to have `CAP_NET_RAW`: it is about to make such a socket.
+/// A process was found to have a capability: `CAP_NET_RAW` (13), about to make such a socket, or
+/// `CAP_NET_ADMIN` (12), about to change an interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CapabilityRecord {
     /// Who.
     pub head: Head,
+    /// Which.
+    pub capability: u32,
+    /// 0
+    pub reserved: u32,
+}
+
+/// A socket of the internet families was used. Addresses are in network order, those of IPv4 in
+/// the first four bytes; ports in host order. What is not known is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConnectionRecord {
+    /// Who; for accepted ones who began to listen, with pid 0 when that was not seen.
+    pub head: Head,
+    /// This host's address.
+    pub local: [u8; 16],
+    /// The other side's.
+    pub remote: [u8; 16],
+    /// This host's port.
+    pub local_port: u16,
+    /// The other side's.
+    pub remote_port: u16,
+    /// Address family of the addresses, 2 or 10.
+    pub family: u16,
+    /// 6, 17 …
+    pub protocol: u16,
+    /// Number of the network namespace, 0 when unknown.
+    pub namespace: u32,
+    /// 0
+    pub reserved: u32,
+}
+
+/// A DNS message left or came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct DnsRecord {
+    /// Who and with whom; pid 0 when the socket's owner is not known.
+    pub connection: ConnectionRecord,
+    /// Bytes that the message has.
+    pub total: u32,
+    /// Bytes of it in `message`.
+    pub length: u16,
+    /// 1 for one that came.
+    pub incoming: u16,
+    /// Its beginning, and a byte that is not used.
+    pub message: [u8; DNS_MAX + 1],
 }
 
 /// A packet or raw socket was made or set up.
@@ -349,6 +413,14 @@ macro_rules! fields {
 }
 
 fields! {
+    SockPort = "sock"."__sk_common.skc_num": 2;
+    SockPeerPort = "sock"."__sk_common.skc_dport": 2;
+    SockAddress = "sock"."__sk_common.skc_rcv_saddr": 4;
+    SockPeer = "sock"."__sk_common.skc_daddr": 4;
+    SockAddress6 = "sock"."__sk_common.skc_v6_rcv_saddr": 16;
+    SockPeer6 = "sock"."__sk_common.skc_v6_daddr": 16;
+    SockNet = "sock"."__sk_common.skc_net.net": 8;
+    NetNumber = "net"."ns.inum": 4;
     TaskTgid = "task_struct"."tgid": 4;
     TaskPid = "task_struct"."pid": 4;
     TaskLeader = "task_struct"."group_leader": 8;

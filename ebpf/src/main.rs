@@ -14,6 +14,7 @@ mod maps;
 mod network;
 mod path;
 mod process;
+mod traffic;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -5,10 +5,11 @@
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray, RingBuf};
 use holdfast_common::abi::{
-    ABSENT, ACTIVITY_RING, ARGS_MAX, ActivityRecord, Counters, ExecRecord, FIELD_COUNT, Field,
-    KINDS, Kind, NETWORK_RING, PATH_MAX, PROCESS_RING, WAKE_EXEC_NS, WAKE_OTHER_NS,
+    ABSENT, ACTIVITY_RING, ARGS_MAX, ActivityRecord, Counters, DnsRecord, ExecRecord, FIELD_COUNT,
+    Field, Head, KINDS, Kind, NETWORK_RING, PATH_MAX, PROCESS_RING, TRAFFIC_MEMORY, TRAFFIC_RING,
+    WAKE_EXEC_NS, WAKE_OTHER_NS,
 };
 
 use crate::path::NAME_MAX;
@@ -45,6 +46,47 @@ static PROCESS_EVENTS: RingBuf = RingBuf::with_byte_size(PROCESS_RING, 0);
 
 #[map]
 static NETWORK_EVENTS: RingBuf = RingBuf::with_byte_size(NETWORK_RING, 0);
+
+#[map]
+static TRAFFIC_EVENTS: RingBuf = RingBuf::with_byte_size(TRAFFIC_RING, 0);
+
+/// Where a DNS record is put together: one for what leaves and one for what comes, which may
+/// interrupt the other.
+#[map]
+static DNS_SCRATCH: PerCpuArray<DnsRecord> = PerCpuArray::with_max_entries(2, 0);
+
+/// A place to listen at.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Place {
+    pub namespace: u32,
+    pub port: u16,
+    pub family: u16,
+    pub address: [u8; 16],
+}
+
+/// A process and whom it talks to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Peer {
+    pub start_ns: u64,
+    pub pid: u32,
+    pub port: u16,
+    pub family: u16,
+    pub address: [u8; 16],
+}
+
+/// Who began to listen where.
+#[map]
+pub static LISTENERS: LruHashMap<Place, Head> = LruHashMap::with_max_entries(TRAFFIC_MEMORY, 0);
+
+/// Who uses a socket of datagrams, by its cookie.
+#[map]
+pub static OWNERS: LruHashMap<u64, Head> = LruHashMap::with_max_entries(TRAFFIC_MEMORY, 0);
+
+/// Peers of datagrams that were told.
+#[map]
+pub static PEERS: LruHashMap<Peer, u32> = LruHashMap::with_max_entries(TRAFFIC_MEMORY, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(KINDS as u32, 0);
@@ -156,6 +198,20 @@ fn wake(quiet: u64) -> u64 {
 #[inline(always)]
 pub fn send_network<T>(kind: Kind, record: &T) {
     count(kind, NETWORK_EVENTS.output::<T>(record, 0).is_err());
+}
+
+/// Sends a record of connections or DNS.
+#[inline(always)]
+pub fn send_traffic<T>(kind: Kind, record: &T) {
+    count(kind, TRAFFIC_EVENTS.output::<T>(record, 0).is_err());
+}
+
+/// This CPU's scratch memory for DNS records.
+#[inline(always)]
+pub fn dns_scratch(incoming: bool) -> Option<&'static mut DnsRecord> {
+    // SAFETY: one program uses each; a second packet on this CPU in the middle of the first could
+    // only mix their bytes, which are nobody's but that network's.
+    DNS_SCRATCH.get_ptr_mut(u32::from(incoming)).map(|scratch| unsafe { &mut *scratch })
 }
 
 /// Counts a record that could not even be put together.

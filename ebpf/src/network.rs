@@ -36,6 +36,8 @@ const SOL_PACKET: u32 = 263;
 const PACKET_ADD_MEMBERSHIP: u32 = 1;
 const PACKET_RX_RING: u32 = 5;
 const PACKET_MR_PROMISC: u32 = 1;
+const AF_XDP: u32 = 44;
+const CAP_NET_ADMIN: u64 = 12;
 const CAP_NET_RAW: u64 = 13;
 
 #[derive(Clone, Copy)]
@@ -48,16 +50,19 @@ enum Call {
 /// `TP_PROTO(const struct cred *cred, struct user_namespace *target_ns,
 /// const struct user_namespace *capable_ns, int cap, int ret)`, from 6.14 on.
 ///
-/// Tells the agent to attach the program below, which costs every system call of the host.
+/// Tells the agent to attach the program below, which costs every system call of the host, and who
+/// may have changed an interface.
 #[raw_tracepoint(tracepoint = "cap_capable")]
 pub fn network_capability(context: RawTracePointContext) -> i32 {
     let capability: u64 = context.arg(3);
     let refused: u64 = context.arg(4);
-    if capability & 0xffff_ffff == CAP_NET_RAW && refused & 0xffff_ffff == 0 {
+    let capability = capability & 0xffff_ffff;
+    if matches!(capability, CAP_NET_RAW | CAP_NET_ADMIN) && refused & 0xffff_ffff == 0 {
         // SAFETY: takes nothing and cannot fail.
         let task: Address = unsafe { bpf_get_current_task() };
         let head = head(Kind::Capability, task);
-        send_network(Kind::Capability, &CapabilityRecord { head });
+        let record = CapabilityRecord { head, capability: capability as u32, reserved: 0 };
+        send_network(Kind::Capability, &record);
     }
     0
 }
@@ -157,6 +162,7 @@ fn report(task: Address, descriptor: u32, action: u32, request: u64) {
         AF_INET | AF_INET6 if socket_type == SOCK_RAW => {
             (u32::from(field::<u16>(sock, Field::SockProtocol)), 0)
         }
+        AF_XDP => (0, 0),
         _ => return,
     };
     if action == action::PROMISCUOUS {

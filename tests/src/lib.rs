@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod deeds;
 pub mod lab;
+pub mod compat;
 pub mod observe;
 pub mod program32;
 pub mod scenarios;

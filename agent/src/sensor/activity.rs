@@ -134,6 +134,12 @@ impl Shared {
             | Kind::Exit
             | Kind::Socket
             | Kind::Capability
+            | Kind::Connect
+            | Kind::Accept
+            | Kind::Bind
+            | Kind::Listen
+            | Kind::Send
+            | Kind::Dns
             | Kind::Credentials => {
                 Activity::Ptrace { request: request(record), target: self.target(record) }
             }

@@ -126,6 +126,10 @@ fn limits(kind: Kind) -> (u32, Duration) {
     match kind {
         Kind::Exec => (EXECS, SHORT),
         Kind::Fork | Kind::Exit => (1, LONG),
+        // Equal ones are to one peer, or of one name: a second one says nothing new.
+        Kind::Connect | Kind::Accept | Kind::Bind | Kind::Listen | Kind::Send | Kind::Dns => {
+            (1, SHORT)
+        }
         Kind::Socket
         | Kind::Capability
         | Kind::Credentials

@@ -16,6 +16,7 @@ mod gather;
 pub mod images;
 mod kernel_log;
 pub mod layout;
+mod links;
 mod network;
 mod poll;
 pub mod proc;
@@ -25,6 +26,7 @@ mod reader;
 mod shared;
 mod storms;
 pub mod table;
+mod traffic;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,7 +134,7 @@ impl Sensor {
         let found = self.shared.found.load(Ordering::Relaxed);
         states.push(SensorState {
             name: "packet sockets (fallback)".to_owned(),
-            mechanism: "/proc/net/packet, raw, raw6: 5 s".to_owned(),
+            mechanism: "/proc/net/packet, raw, raw6, nfnetlink_log: 5 s; rtnetlink".to_owned(),
             active: true,
             note: None,
             generated: found,

@@ -1,12 +1,16 @@
 //! Records of sockets become events, and the poll's thread finds those that no program saw.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use holdfast_common::event::{EventBody, PacketSocketEvent};
 use holdfast_common::process::ProcessInfo;
 
+use super::decode::Who;
 use super::decode::network::{Record, Socket};
+use super::links::Links;
 use super::poll;
 use super::proc::ProcDir;
 use super::shared::Shared;
@@ -15,6 +19,10 @@ use super::shared::Shared;
 const POLL_EVERY: Duration = Duration::from_secs(5);
 /// Between two rounds of the poll, however often it is called.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between what somebody did and what the kernel told of it by another way.
+const LATELY: Duration = Duration::from_secs(1);
+/// Uses of capabilities that are remembered.
+const MOST_CAPABLE: usize = 64;
 
 impl Shared {
     /// True when it was told; else it was put together with others.
@@ -22,13 +30,17 @@ impl Shared {
         match record {
             Record::Socket(socket) => self.socket(socket),
             // The reader has attached the program and called the poll.
-            Record::Capability(_) => {}
+            Record::Capability(who, _) => self.used_capability(who),
         }
         true
     }
 
     /// The poll thread.
     pub(super) fn poll(&self) {
+        self.find_listeners();
+        let mut links = Links::follow()
+            .inspect_err(|error| tracing::warn!(%error, "links are not followed"))
+            .ok();
         loop {
             if !self.follows {
                 self.table.sync_with_proc();
@@ -51,7 +63,11 @@ impl Shared {
                 });
             }
             self.wait(&[], PAUSE);
-            self.wait_for_nudge(POLL_EVERY);
+            let changed = links.as_mut().map(Links::read).unwrap_or_default();
+            if !changed.is_empty() {
+                self.promiscuous_links(&changed);
+            }
+            self.wait_for_nudge(links.as_ref().map(AsFd::as_fd), POLL_EVERY);
             if self.stopping() {
                 return;
             }
@@ -60,6 +76,11 @@ impl Shared {
 
     fn socket(&self, socket: Socket) {
         self.seen.note(socket.inode, socket.protocol);
+        if socket.action == "promiscuous" {
+            let mut told = lock(&self.promiscuous);
+            told.retain(|_, at| at.elapsed() < LATELY);
+            told.insert(socket.interface, Instant::now());
+        }
         let process = self.process_of(&socket.who);
         self.socket_event(process, |event| {
             event.action = socket.action.to_owned();
@@ -68,6 +89,37 @@ impl Shared {
             event.protocol = socket.protocol;
             event.interface = socket.interface;
         });
+    }
+
+    fn used_capability(&self, who: Who) {
+        let mut capable = lock(&self.capable);
+        if capable.len() == MOST_CAPABLE {
+            capable.pop_front();
+        }
+        capable.push_back((Instant::now(), who));
+    }
+
+    /// Tells of interfaces that have become promiscuous by a way that no program told.
+    fn promiscuous_links(&self, interfaces: &[u32]) {
+        // The records of who did it may still be on their way.
+        self.wait(Vec::new(), PAUSE * 2);
+        for interface in interfaces {
+            let told = lock(&self.promiscuous).get(interface).copied();
+            if told.is_some_and(|at| at.elapsed() < LATELY) {
+                continue;
+            }
+            self.found.fetch_add(1, Ordering::Relaxed);
+            let by = lock(&self.capable)
+                .iter()
+                .rev()
+                .find(|(at, _)| at.elapsed() < LATELY)
+                .map(|(_, who)| *who);
+            let process = by.map(|who| self.process_of(&who)).unwrap_or_default();
+            self.socket_event(process, |event| {
+                event.action = "promiscuous".to_owned();
+                event.interface = *interface;
+            });
+        }
     }
 
     fn socket_event(&self, process: ProcessInfo, fill: impl FnOnce(&mut PacketSocketEvent)) {
@@ -84,4 +136,8 @@ impl Shared {
         fill(&mut event);
         self.emit(EventBody::PacketSocket(Box::new(event)));
     }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -207,7 +207,7 @@ impl Shared {
         }
     }
 
-    fn tell(&self, held: Held, count: u64) {
+    pub(super) fn tell(&self, held: Held, count: u64) {
         let whole = |key, image: Arc<ProcessInfo>, parent| ProcessInfo {
             key,
             parent,
@@ -225,6 +225,12 @@ impl Shared {
                 let parents = self.parents(&process);
                 let event = ActivityEvent { process, parents, activity, count };
                 self.emit(EventBody::Activity(Box::new(event)));
+            }
+            Held::Network(who, mut event) => {
+                event.process = self.process_of(&who);
+                event.parents = self.parents(&event.process);
+                event.count = count;
+                self.emit(EventBody::Network(event));
             }
         }
     }

@@ -27,6 +27,8 @@ const ROUND: Duration = Duration::from_nanos(WAKE_EXEC_NS);
 const CHECK: Duration = Duration::from_millis(200);
 /// Records read of one ring before a look at the others, so that no storm can starve them.
 const BATCH: usize = 4096;
+/// linux/capability.h
+const CAP_NET_RAW: u32 = 13;
 
 /// The reader thread.
 pub(super) struct Reader {
@@ -130,7 +132,7 @@ impl Reader {
 /// First the program, then the poll: what happens to a socket before the program is there,
 /// the poll sees in its listing.
 fn prepare(on_demand: &mut Option<OnDemand>, shared: &Shared, record: &Record<'_>) {
-    if let (Record::Network(network::Record::Capability(who)), Some(on_demand)) =
+    if let (Record::Network(network::Record::Capability(who, CAP_NET_RAW)), Some(on_demand)) =
         (record, on_demand)
     {
         on_demand.want();

@@ -3,10 +3,11 @@
 //! Each subject adds its own part of `impl Shared`: `process.rs`, `activity.rs` and `network.rs`
 //! turn records into table entries and events.
 
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use holdfast_common::abi::{KINDS, Kind};
 use holdfast_common::event::EventBody;
@@ -20,6 +21,7 @@ use super::poll::Seen;
 use super::proc::{ProcDir, read_file, user_name};
 use super::storms::Storms;
 use super::table::{ProcessTable, pids};
+use super::traffic::Listeners;
 
 /// Ancestors that an event carries.
 const PARENTS: usize = 16;
@@ -48,6 +50,12 @@ pub(super) struct Shared {
     /// Sockets that the poll found.
     pub(super) found: AtomicU64,
     pub(super) seen: Seen,
+    /// Who listened before the sensor came.
+    pub(super) listeners: OnceLock<Listeners>,
+    /// Who used a capability for networks lately.
+    pub(super) capable: Mutex<VecDeque<(Instant, Who)>>,
+    /// When a program last told that an interface became promiscuous.
+    pub(super) promiscuous: Mutex<HashMap<u32, Instant>>,
     stopping: AtomicBool,
     /// Readable when stopping; `None` when the kernel gave none: stopping then takes a tick.
     wake: Option<OwnedFd>,
@@ -72,6 +80,9 @@ impl Shared {
             hashes: needs.hashes,
             found: AtomicU64::new(0),
             seen: Seen::default(),
+            listeners: OnceLock::new(),
+            capable: Mutex::default(),
+            promiscuous: Mutex::default(),
             stopping: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),
             nudge: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),
@@ -85,6 +96,7 @@ impl Shared {
             Record::Process(record) => self.process(record),
             Record::Activity(record) => self.activity(record),
             Record::Network(record) => self.network(record),
+            Record::Traffic(record) => self.traffic(record),
         };
         let row = if told { &self.delivered } else { &self.aggregated };
         row[kind as usize].fetch_add(1, Ordering::Relaxed);
@@ -116,6 +128,9 @@ impl Shared {
 
     /// The process as the table has it, with the user that the record saw.
     pub(super) fn process_of(&self, who: &Who) -> ProcessInfo {
+        if who.key.pid == 0 {
+            return ProcessInfo::default();
+        }
         let known = self.table.get(who.key);
         let known = known.or_else(|| ProcDir::open_key(who.key).map(|folder| folder.facts()));
         ProcessInfo {
@@ -174,10 +189,11 @@ impl Shared {
         std::mem::take(&mut *self.nudged())
     }
 
-    /// Waits until the poll is called, or this long.
-    pub(super) fn wait_for_nudge(&self, most: Duration) {
-        let nudge: Vec<BorrowedFd<'_>> = self.nudge.iter().map(AsFd::as_fd).collect();
-        self.wait(&nudge, most);
+    /// Waits until the poll is called, something is readable, or this long.
+    pub(super) fn wait_for_nudge(&self, source: Option<BorrowedFd<'_>>, most: Duration) {
+        let nudge = self.nudge.as_ref().map(AsFd::as_fd);
+        let sources: Vec<BorrowedFd<'_>> = nudge.into_iter().chain(source).collect();
+        self.wait(&sources, most);
         if let Some(nudge) = &self.nudge {
             // Empty when the time was over.
             let _ = rustix::io::read(nudge, &mut [0; 8]);

@@ -8,9 +8,10 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_common::event::Activity;
+use holdfast_common::event::{Activity, NetworkEvent};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 
+use super::decode::Who;
 use super::gather::Gather;
 
 /// Images kept by what they were made from.
@@ -26,6 +27,8 @@ pub(super) enum Held {
     Exec(ProcessKey, Option<ProcessKey>, Arc<ProcessInfo>),
     /// A process did something.
     Activity(ProcessKey, Arc<ProcessInfo>, Activity),
+    /// A process used the network; all but the process is filled in.
+    Network(Who, Box<NetworkEvent>),
 }
 
 /// The path of a control group, and the container's id.

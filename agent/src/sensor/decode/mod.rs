@@ -3,8 +3,10 @@
 //! One module a subject; a new [`Kind`] gets its row in [`Record::decode`].
 
 pub mod activity;
+pub mod dns;
 pub mod network;
 pub mod process;
+pub mod traffic;
 
 use bytes::Buf;
 use holdfast_common::abi::{COMM_LEN, Kind};
@@ -47,6 +49,8 @@ pub enum Record<'a> {
     Activity(activity::Record<'a>),
     /// See [`network`].
     Network(network::Record),
+    /// See [`traffic`].
+    Traffic(traffic::Record<'a>),
 }
 
 impl<'a> Record<'a> {
@@ -62,7 +66,13 @@ impl<'a> Record<'a> {
             Kind::Fork => Self::Process(process::fork(who, bytes)?),
             Kind::Exit => Self::Process(process::exit(who, bytes)?),
             Kind::Socket => Self::Network(network::socket(who, bytes)?),
-            Kind::Capability => Self::Network(network::Record::Capability(who)),
+            Kind::Capability => Self::Network(network::capability(who, bytes)?),
+            Kind::Connect => Self::Traffic(traffic::of(kind, "connect", who, bytes)?),
+            Kind::Accept => Self::Traffic(traffic::of(kind, "accept", who, bytes)?),
+            Kind::Bind => Self::Traffic(traffic::of(kind, "bind", who, bytes)?),
+            Kind::Listen => Self::Traffic(traffic::of(kind, "listen", who, bytes)?),
+            Kind::Send => Self::Traffic(traffic::of(kind, "send", who, bytes)?),
+            Kind::Dns => Self::Traffic(traffic::Record::Dns(traffic::dns(who, bytes)?)),
             Kind::Credentials
             | Kind::Ptrace
             | Kind::MemoryWrite
@@ -109,6 +119,10 @@ fn who(bytes: &mut &[u8]) -> Result<Who, Malformed> {
 
 fn key(pid: u32, start_ns: u64) -> ProcessKey {
     ProcessKey { pid, start_ns: cut_to_tick(start_ns) }
+}
+
+fn u16_of(bytes: &mut &[u8]) -> Result<u16, Malformed> {
+    bytes.try_get_u16_ne().map_err(|_| Malformed)
 }
 
 fn u32_of(bytes: &mut &[u8]) -> Result<u32, Malformed> {

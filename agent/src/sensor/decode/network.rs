@@ -9,8 +9,8 @@ use super::{Malformed, Who, u32_of, u64_of};
 pub enum Record {
     /// A socket.
     Socket(Socket),
-    /// A process uses `CAP_NET_RAW`.
-    Capability(Who),
+    /// A process uses this capability.
+    Capability(Who, u32),
 }
 
 /// A packet or raw socket was made or set up.
@@ -37,7 +37,9 @@ pub fn family_name(family: u32) -> String {
     match family {
         2 => "AF_INET".to_owned(),
         10 => "AF_INET6".to_owned(),
+        16 => "AF_NETLINK".to_owned(),
         17 => "AF_PACKET".to_owned(),
+        44 => "AF_XDP".to_owned(),
         other => format!("AF_{other}"),
     }
 }
@@ -50,6 +52,10 @@ pub fn type_name(socket_type: u32) -> String {
         10 => "SOCK_PACKET".to_owned(),
         other => format!("SOCK_{other}"),
     }
+}
+
+pub(super) fn capability(who: Who, mut bytes: &[u8]) -> Result<Record, Malformed> {
+    Ok(Record::Capability(who, u32_of(&mut bytes)?))
 }
 
 pub(super) fn socket(who: Who, mut bytes: &[u8]) -> Result<Record, Malformed> {

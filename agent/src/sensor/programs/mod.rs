@@ -1,7 +1,8 @@
 //! Loads and attaches the eBPF programs, each on its own: one that the kernel refuses leaves the
 //! others standing and says why.
 //!
-//! Which programs there are stands in one table a subject ([`process`], [`activity`], [`network`]),
+//! Which programs there are stands in one table a subject ([`process`], [`activity`], [`network`],
+//! [`traffic`]),
 //! how each kind of program is attached in [`attach`]. [`Programs::unload`] takes them all
 //! out again. Reads no records.
 
@@ -10,6 +11,7 @@ mod attach;
 mod network;
 mod on_demand;
 mod process;
+mod traffic;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,10 +28,11 @@ use crate::config;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HOLDFAST_BPF_OBJECT"));
 
 /// The tables, in the order in which they are loaded.
-const TABLES: [&[Program]; 3] = [&process::PROGRAMS, &network::PROGRAMS, &activity::PROGRAMS];
+const TABLES: [&[Program]; 4] =
+    [&process::PROGRAMS, &network::PROGRAMS, &traffic::PROGRAMS, &activity::PROGRAMS];
 
 /// Rings beside the one of processes, in the order in which they are read.
-const RINGS: [&str; 2] = ["ACTIVITY_EVENTS", "NETWORK_EVENTS"];
+const RINGS: [&str; 3] = ["ACTIVITY_EVENTS", "NETWORK_EVENTS", "TRAFFIC_EVENTS"];
 
 /// What the note of a kind begins with that is only seen by its attempts.
 pub(super) const ATTEMPTS: &str = "attempts only";
