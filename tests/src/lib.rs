@@ -3,9 +3,9 @@
 //! No product code, and nothing that touches the machine's own file systems.
 
 pub mod agent;
+pub mod compat;
 pub mod deeds;
 pub mod lab;
-pub mod compat;
 pub mod observe;
 pub mod program32;
 pub mod scenarios;

@@ -39,7 +39,13 @@ fn the_account_is_exact_after_a_storm_and_every_exec_is_counted() {
     };
     let table = Arc::new(ProcessTable::from_proc());
     let config = config::Sensor::default();
-    let sensor = Sensor::start(Needs { config, table, hashes: None, sink: Box::new(sink) });
+    let sensor = Sensor::start(Needs {
+        own_files: Vec::new(),
+        config,
+        table,
+        hashes: None,
+        sink: Box::new(sink),
+    });
     let mark = format!("storm-{}", std::process::id());
     let equal = storm(|_| mark.clone());
     let different = storm(|n| format!("{mark} {n}"));

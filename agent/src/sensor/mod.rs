@@ -232,7 +232,13 @@ impl Sensor {
             | Kind::BpfLoad
             | Kind::Memfd
             | Kind::Mount
-            | Kind::Namespaces => true,
+            | Kind::Namespaces
+            | Kind::Connect
+            | Kind::Accept
+            | Kind::Bind
+            | Kind::Listen
+            | Kind::Send
+            | Kind::Dns => true,
         };
         if !missed && !sight.active {
             return None;
