@@ -22,7 +22,7 @@ use super::storms::Storms;
 use super::table::{ProcessTable, pids};
 
 /// Ancestors that an event carries.
-const PARENTS: usize = 16;
+const PARENTS: usize = 8;
 const FILLERS: usize = 4;
 /// Processes that the poll is called for at once; further ones are found by their turn.
 const NUDGED_MAX: usize = 256;
