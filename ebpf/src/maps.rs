@@ -177,7 +177,13 @@ pub fn send_activity(kind: Kind, scratch: &ActivityScratch) {
     // SAFETY: `length` is within the scratch memory, which is initialised as a map value.
     let bytes =
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(scratch).cast::<u8>(), length) };
-    count(kind, ACTIVITY_EVENTS.output::<[u8]>(bytes, 0).is_err());
+    // Who somebody is belongs in between the starts and ends of processes.
+    let sent = if matches!(kind, Kind::Credentials) {
+        PROCESS_EVENTS.output::<[u8]>(bytes, wake(WAKE_EXEC_NS))
+    } else {
+        ACTIVITY_EVENTS.output::<[u8]>(bytes, 0)
+    };
+    count(kind, sent.is_err());
 }
 
 #[inline(always)]

