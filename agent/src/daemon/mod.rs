@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use holdfast_common::event::{AgentStarted, EventBody, ModelDetection, ProtectionGap};
+use holdfast_common::event::{AgentStarted, EventBody, FileEvent, ModelDetection, ProtectionGap};
+use holdfast_common::process::{ProcessInfo, ProcessKey, printable};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::operator::Desk;
@@ -154,6 +155,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         report: Box::new(move |body| {
             coverage_journal.record(body);
         }),
+        mass: mass_rewrites(&table, sink(&journal, &models)),
     })?;
     if let Some(from_ms) = state.died_at() {
         let until_ms = jiff::Timestamp::now().as_millisecond();
@@ -193,6 +195,28 @@ fn sink(journal: &Journal, models: &Arc<Models>) -> sensor::Sink {
         for detection in detections {
             report_model(&journal, detection);
         }
+    })
+}
+
+/// Who rewrites many files, as an event.
+fn mass_rewrites(table: &Arc<ProcessTable>, sink: sensor::Sink) -> on_access::MassSink {
+    const PARENTS: usize = 16;
+    let table = Arc::clone(table);
+    Box::new(move |mass, path| {
+        let key = ProcessKey { pid: mass.pid, start_ns: 0 };
+        let unknown = || ProcessInfo { key, ..ProcessInfo::default() };
+        let process = table.lookup(mass.pid).unwrap_or_else(unknown);
+        sink(EventBody::File(Box::new(FileEvent {
+            parents: table.ancestors(&process, PARENTS),
+            process,
+            action: "mass_rewrite".to_owned(),
+            path: printable(path.as_os_str().as_encoded_bytes()),
+            from: None,
+            class: "watched".to_owned(),
+            mode: None,
+            set_id: false,
+            count: mass.count,
+        })));
     })
 }
 

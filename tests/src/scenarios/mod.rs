@@ -8,6 +8,7 @@
 mod kernel;
 mod protection;
 mod sensing;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ("tcpdump_sees_the_loopback", kernel::tcpdump_sees_the_loopback),
     ("agent_starts_and_every_sensor_is_active", sensing::agent_starts_and_every_sensor_is_active),
     ("exec_is_seen_with_its_whole_command_line", sensing::exec_is_seen_with_its_whole_command_line),
+    ("network_is_seen_on_both_sides_and_through_io_uring", watching::network_is_seen),
+    ("files_that_matter_are_seen", watching::files_that_matter_are_seen),
+    ("mass_rewriting_is_seen", watching::mass_rewriting_is_seen),
     ("tcpdump_fires_network_sniffing", sensing::tcpdump_fires_network_sniffing),
     ("packet_socket_fires_network_sniffing", sensing::packet_socket_fires_network_sniffing),
     ("worker_is_caged_on_an_initial_ramfs", protection::worker_is_caged_on_an_initial_ramfs),
