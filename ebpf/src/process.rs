@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
+use aya_log_ebpf::error;
 use holdfast_common::abi::{
     ARGS_MAX, ExecRecord, ExitRecord, Field, ForkRecord, Kind, PATH_MAX, VARIABLE_MAX, VARIABLES,
     flags,
@@ -22,6 +23,8 @@ use crate::path::Tail;
 pub fn process_exec(context: RawTracePointContext) -> i32 {
     if exec(context.arg(0), context.arg(2)).is_none() {
         count_lost(Kind::Exec);
+        // Cannot happen by what is written here: worth a line of the log when it does.
+        error!(&context, "an exec record could not be put together");
     }
     0
 }

@@ -4,7 +4,9 @@
 
 pub mod agent;
 pub mod compat;
+pub mod deeds;
 pub mod observe;
+pub mod program32;
 pub mod scenarios;
 pub mod scratch;
 pub mod uring;

@@ -102,6 +102,11 @@ impl<T> Gather<T> {
         None
     }
 
+    /// Some window has counted what was not told.
+    pub(super) fn holds_something(&self) -> bool {
+        self.windows.values().any(|window| window.held.is_some())
+    }
+
     /// Takes the events of windows that have ended, each with its count; of all when `all`.
     pub(super) fn take_due(&mut self, now: Instant, all: bool) -> Vec<(T, u64)> {
         let mut due = Vec::new();

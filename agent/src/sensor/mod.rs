@@ -14,6 +14,7 @@ pub mod decode;
 pub mod files;
 mod gather;
 pub mod images;
+mod kernel_log;
 pub mod layout;
 mod links;
 mod network;
@@ -41,7 +42,7 @@ pub use shared::Sink;
 pub use table::ProcessTable;
 
 use layout::Layout;
-use programs::Programs;
+use programs::{ATTEMPTS, Programs};
 use reader::Reader;
 use shared::Shared;
 
@@ -92,6 +93,8 @@ impl Sensor {
                 process,
                 rings: std::mem::take(&mut programs.rings),
                 lost: programs.loss_counter(),
+                seen_lost: 0,
+                log: programs.log.take(),
                 on_demand: programs.on_demand(),
             };
             spawn(&mut threads, &mut problem, "sensor", move || reader.run());
@@ -169,6 +172,7 @@ impl Sensor {
             advice: advice(&state),
             check: format!("sensor: {} ({})", state.name, state.mechanism),
         }));
+        lines.extend(self.blind_spots());
         let (living, ended, refused) = self.shared.table.sizes();
         lines.push(DoctorLine {
             check: "process table".to_owned(),
@@ -182,11 +186,61 @@ impl Sensor {
         lines
     }
 
-    /// `None` for what nobody misses here: where the kernel does not tell who uses CAP_NET_RAW
-    /// the socket program is always there.
+    /// What no program of this kernel sees, and why.
+    fn blind_spots(&self) -> Vec<DoctorLine> {
+        let line = |check: &str, ok: bool, evidence: &str| DoctorLine {
+            check: format!("sensor: {check}"),
+            ok,
+            evidence: evidence.to_owned(),
+            advice: None,
+        };
+        let memory = self.programs.sight(Kind::MemoryWrite);
+        let through_files = memory.mechanism.contains("mem_write");
+        let modules = self.programs.sight(Kind::ModuleLoad).active;
+        let mut lines = vec![line(
+            "SHA-256 of programs",
+            self.shared.hashes.is_some(),
+            "of programs on protected file systems, from the descriptor that holds their exec; \
+             not of those that were only opened while their ignore mark stood, nor on overlays",
+        )];
+        if !through_files {
+            let why = "not seen: needs BPF trampolines; opening it is not seen here either";
+            lines.push(line("writes through /proc/PID/mem", false, why));
+        }
+        if !modules && !std::path::Path::new("/proc/modules").exists() {
+            lines.push(line("kernel modules", true, "this kernel loads none"));
+        }
+        lines
+    }
+
+    /// `None` for what nobody misses here: kernel modules where the kernel has none; the use of
+    /// CAP_NET_RAW where the kernel does not tell it, since the socket program is then always there.
     fn state(&self, kind: Kind) -> Option<SensorState> {
         let sight = self.programs.sight(kind);
-        if kind == Kind::Capability && !sight.active {
+        let missed = match kind {
+            Kind::Capability => false,
+            // A kernel without modules has no such tracepoint either.
+            Kind::ModuleLoad => std::path::Path::new("/proc/modules").exists(),
+            Kind::Exec
+            | Kind::Fork
+            | Kind::Exit
+            | Kind::Socket
+            | Kind::Connect
+            | Kind::Accept
+            | Kind::Bind
+            | Kind::Listen
+            | Kind::Send
+            | Kind::Dns
+            | Kind::Credentials
+            | Kind::Ptrace
+            | Kind::MemoryWrite
+            | Kind::Signal
+            | Kind::BpfLoad
+            | Kind::Memfd
+            | Kind::Mount
+            | Kind::Namespaces => true,
+        };
+        if !missed && !sight.active {
             return None;
         }
         let (generated, lost) = self.programs.count(kind);
@@ -240,8 +294,11 @@ fn evidence(state: &SensorState) -> String {
 }
 
 fn advice(state: &SensorState) -> Option<String> {
+    let attempts = state.note.as_deref().is_some_and(|note| note.starts_with(ATTEMPTS));
     if !state.active {
         Some("run as root with CAP_BPF and CAP_PERFMON on Linux 5.8 or later".to_owned())
+    } else if attempts {
+        Some("a kernel that allows BPF trampolines (fentry) shows what was really done".to_owned())
     } else if state.lost > 0 {
         Some("the host made records faster than they were read".to_owned())
     } else {

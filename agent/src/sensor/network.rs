@@ -62,7 +62,7 @@ impl Shared {
                     event.interface = found.listed.interface;
                 });
             }
-            self.wait(Vec::new(), PAUSE);
+            self.wait(&[], PAUSE);
             let changed = links.as_mut().map(Links::read).unwrap_or_default();
             if !changed.is_empty() {
                 self.promiscuous_links(&changed);
@@ -102,7 +102,7 @@ impl Shared {
     /// Tells of interfaces that have become promiscuous by a way that no program told.
     fn promiscuous_links(&self, interfaces: &[u32]) {
         // The records of who did it may still be on their way.
-        self.wait(Vec::new(), PAUSE * 2);
+        self.wait(&[], PAUSE * 2);
         for interface in interfaces {
             let told = lock(&self.promiscuous).get(interface).copied();
             if told.is_some_and(|at| at.elapsed() < LATELY) {

@@ -194,6 +194,11 @@ impl Shared {
         told.map(|held| self.tell(held, 1)).is_some()
     }
 
+    /// Something waits for the end of its window.
+    pub(super) fn holds_something(&self) -> bool {
+        self.storms.gather().holds_something()
+    }
+
     /// Tells what waited long enough; everything when `all`.
     pub(super) fn tell_due(&self, all: bool) {
         let due = self.storms.gather().take_due(Instant::now(), all);

@@ -9,12 +9,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, RingBuf};
 use holdfast_common::abi::WAKE_EXEC_NS;
 
 use super::decode::{Record, network};
+use super::kernel_log::KernelLog;
 use super::programs::{LossCounter, OnDemand};
 use super::shared::Shared;
 
@@ -22,6 +23,8 @@ use super::shared::Shared;
 const TICK: Duration = Duration::from_secs(1);
 /// Between two rounds while something comes: what wakes nobody is then in the ring.
 const ROUND: Duration = Duration::from_nanos(WAKE_EXEC_NS);
+/// How often while something comes, or waits to be told.
+const CHECK: Duration = Duration::from_millis(200);
 /// Records read of one ring before a look at the others, so that no storm can starve them.
 const BATCH: usize = 4096;
 /// linux/capability.h
@@ -35,6 +38,9 @@ pub(super) struct Reader {
     /// All others.
     pub(super) rings: Vec<RingBuf<MapData>>,
     pub(super) lost: LossCounter,
+    /// Losses that are known.
+    pub(super) seen_lost: u64,
+    pub(super) log: Option<KernelLog>,
     pub(super) on_demand: Option<OnDemand>,
 }
 
@@ -50,28 +56,44 @@ enum Found {
 impl Reader {
     /// Reads until the sensor stops, then what is left.
     pub(super) fn run(mut self) {
-        let mut lost = 0;
+        let mut checked = Instant::now();
         loop {
             // Looked at before the round: what was in the rings when it stopped is still read.
             let last = self.shared.stopping();
             let found = self.round();
-            let now = self.lost.total();
-            if now != lost && !last {
-                lost = now;
-                tracing::warn!(lost, "sensor records were lost; reading /proc again");
-                self.shared.table.sync_with_proc();
+            if checked.elapsed() >= CHECK {
+                checked = Instant::now();
+                self.check();
             }
-            if let Some(on_demand) = &mut self.on_demand {
-                on_demand.tick();
-            }
-            self.shared.tell_due(last && found == Found::Nothing);
             match found {
-                Found::Nothing if last => return,
-                Found::Nothing => self.shared.wait(self.sources(true), TICK),
-                Found::Something if !last => self.shared.wait(self.sources(false), ROUND),
+                Found::Nothing if last => return self.shared.tell_due(true),
+                Found::Nothing => self.shared.wait(&self.sources(true), self.patience()),
+                Found::Something if !last => self.shared.wait(&self.sources(false), ROUND),
                 Found::Something | Found::TooMuch => {}
             }
         }
+    }
+
+    /// What need not be looked at in each round.
+    fn check(&mut self) {
+        let now = self.lost.total();
+        if now != self.seen_lost {
+            self.seen_lost = now;
+            tracing::warn!(lost = now, "sensor records were lost; reading /proc again");
+            self.shared.table.sync_with_proc();
+        }
+        if let Some(on_demand) = &mut self.on_demand {
+            on_demand.tick();
+        }
+        if let Some(log) = &mut self.log {
+            log.drain();
+        }
+        self.shared.tell_due(false);
+    }
+
+    /// A storm that has just ended is told soon.
+    fn patience(&self) -> Duration {
+        if self.shared.holds_something() { CHECK } else { TICK }
     }
 
     fn sources(&self, with_processes: bool) -> Vec<BorrowedFd<'_>> {

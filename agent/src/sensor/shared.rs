@@ -161,11 +161,9 @@ impl Shared {
     }
 
     /// Waits until something is readable, the sensor stops or the time is over.
-    pub(super) fn wait(&self, sources: Vec<BorrowedFd<'_>>, most: Duration) {
-        let mut waiting: Vec<PollFd<'_>> = sources
-            .into_iter()
-            .map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN))
-            .collect();
+    pub(super) fn wait(&self, sources: &[BorrowedFd<'_>], most: Duration) {
+        let mut waiting: Vec<PollFd<'_>> =
+            sources.iter().map(|source| PollFd::from_borrowed_fd(*source, PollFlags::IN)).collect();
         if let Some(wake) = &self.wake {
             waiting.push(PollFd::new(wake, PollFlags::IN));
         }
@@ -193,7 +191,9 @@ impl Shared {
 
     /// Waits until the poll is called, something is readable, or this long.
     pub(super) fn wait_for_nudge(&self, source: Option<BorrowedFd<'_>>, most: Duration) {
-        self.wait(self.nudge.as_ref().map(AsFd::as_fd).into_iter().chain(source).collect(), most);
+        let sources: Vec<BorrowedFd<'_>> =
+            self.nudge.iter().map(AsFd::as_fd).chain(source).collect();
+        self.wait(&sources, most);
         if let Some(nudge) = &self.nudge {
             // Empty when the time was over.
             let _ = rustix::io::read(nudge, &mut [0; 8]);

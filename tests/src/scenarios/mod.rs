@@ -34,6 +34,8 @@ pub const SCENARIOS: &[Scenario] = &[
     ("network_is_seen_on_both_sides_and_through_io_uring", watching::network_is_seen),
     ("files_that_matter_are_seen", watching::files_that_matter_are_seen),
     ("mass_rewriting_is_seen", watching::mass_rewriting_is_seen),
+    ("deeds_are_seen_with_who_did_them", sensing::deeds_are_seen_with_who_did_them),
+    ("a_storm_of_execs_is_accounted_for", sensing::a_storm_of_execs_is_accounted_for),
     ("tcpdump_fires_network_sniffing", sensing::tcpdump_fires_network_sniffing),
     ("packet_socket_fires_network_sniffing", sensing::packet_socket_fires_network_sniffing),
     ("worker_is_caged_on_an_initial_ramfs", protection::worker_is_caged_on_an_initial_ramfs),
@@ -50,7 +52,7 @@ pub const SCENARIOS: &[Scenario] = &[
 pub fn act(name: &str) -> ExitCode {
     match name {
         "packet-socket" => sensing::open_packet_socket(),
-        _ => ExitCode::from(64),
+        deed => sensing::act(deed),
     }
 }
 

@@ -7,8 +7,30 @@ use serde_json::Value;
 
 use super::{EXT4, text};
 use crate::agent::{Agent, PATIENCE, Setup};
+use crate::deeds;
 use crate::observe::{assert_named, wait_event};
+use crate::program32::EXIT;
 use crate::until;
+
+/// Names the scratch folder of a deed.
+const FOLDER: &str = "HOLDFAST_DEED_FOLDER";
+
+/// What every kernel in a guest lets the sensor see.
+const SEEN: [&str; 13] = [
+    "exec",
+    "fork",
+    "exit",
+    "packet and raw sockets",
+    "credentials",
+    "ptrace",
+    "writes to other processes' memory",
+    "signals to the agent",
+    "kernel modules",
+    "eBPF programs",
+    "memfd",
+    "mounts",
+    "setns and unshare",
+];
 
 /// Nothing here is about speed, and the machine is emulated.
 fn start() -> Result<Agent, String> {
@@ -28,7 +50,7 @@ pub(super) fn agent_starts_and_every_sensor_is_active() -> Result<(), String> {
         }
         seen.push(field("name").to_owned());
     }
-    for name in ["exec", "fork", "exit", "packet and raw sockets"] {
+    for name in SEEN {
         if !seen.iter().any(|seen| seen == name) {
             return Err(format!("{name} is missing in {seen:?}"));
         }
@@ -61,6 +83,126 @@ pub(super) fn exec_is_seen_with_its_whole_command_line() -> Result<(), String> {
     assert_eq!(event["process"]["exe"], "/bin/busybox");
     assert_eq!(event["process"]["key"]["pid"], pid);
     assert_named(&event);
+    Ok(())
+}
+
+/// Each deed by a process of its own; what it must be told as, in the fields of the event.
+pub(super) fn deeds_are_seen_with_who_did_them() -> Result<(), String> {
+    use serde_json::json;
+    let agent = start()?;
+    let folder = tempfile::tempdir().map_err(text)?;
+    let moved = folder.path().join("moved");
+    let sleep = json!(["/bin/sleep", "60"]);
+    let nobody = json!({"call": "setresuid", "old_uid": 0, "new_uid": 65534, "new_euid": 65534});
+    let told: [(&str, &[(&str, Value)]); 9] = [
+        ("memfd", &[("memfd", json!({"name": "a name"}))]),
+        ("setuid", &[("credentials", nobody.clone())]),
+        ("attach", &[("ptrace", json!({"request": "attach", "target": {"args": sleep}}))]),
+        ("traceme", &[("ptrace", json!({"request": "traceme"}))]),
+        ("write-memory", &[("memory_write", json!({"target": {"args": sleep}}))]),
+        ("write-memory-file", &[("memory_write", json!({"target": {"args": sleep}}))]),
+        (
+            "namespaces",
+            &[
+                ("namespaces", json!({"call": "unshare", "namespaces": ["uts", "ipc"]})),
+                ("namespaces", json!({"call": "setns", "namespaces": ["uts"]})),
+            ],
+        ),
+        (
+            "mounts",
+            &[
+                ("namespaces", json!({"call": "unshare", "namespaces": ["mnt"]})),
+                (
+                    "mount",
+                    json!({"call": "mount", "target": folder.path(), "source": "a source",
+                        "fs_type": "tmpfs"}),
+                ),
+                ("mount", json!({"call": "move_mount", "target": moved, "fs_type": "tmpfs"})),
+                ("mount", json!({"call": "umount", "target": moved})),
+            ],
+        ),
+        (
+            "calls-of-32-bits",
+            &[
+                ("memfd", json!({"name": "thirty-two"})),
+                ("bpf_load", json!({"program_type": "socket_filter", "name": "harmless"})),
+                ("fork", json!({"namespaces": ["uts"]})),
+                ("namespaces", json!({"call": "unshare", "namespaces": ["mnt"]})),
+                ("mount", json!({"call": "mount", "target": folder.path()})),
+                ("mount", json!({"call": "umount", "target": folder.path()})),
+                ("credentials", nobody),
+            ],
+        ),
+    ];
+    let own = std::env::current_exe().map_err(text)?;
+    for (deed, told) in told {
+        let mut command = Command::new(&own);
+        command.args(["--act", deed]).env(FOLDER, folder.path());
+        let mut child = command.spawn().map_err(text)?;
+        let status = child.wait().map_err(text)?;
+        if !status.success() && status.code() != i32::try_from(EXIT).ok() {
+            return Err(format!("{deed}: {status}"));
+        }
+        for (activity, fields) in told {
+            println!("{deed}: {activity} {fields}");
+            let event = wait_event(&agent, "activity", |event| {
+                event["activity"] == *activity
+                    && event["process"]["key"]["pid"] == child.id()
+                    && has(event, fields)
+            });
+            assert_eq!(event["parents"][0]["key"]["pid"], std::process::id());
+        }
+    }
+    Ok(())
+}
+
+/// True when every field is there with its value, in whatever depth.
+fn has(event: &Value, fields: &Value) -> bool {
+    match fields {
+        Value::Object(fields) => fields.iter().all(|(name, value)| has(&event[name], value)),
+        value => event == value,
+    }
+}
+
+/// The act: one of [`deeds`].
+pub(super) fn act(deed: &str) -> ExitCode {
+    if !deeds::DEEDS.contains(&deed) {
+        return ExitCode::from(64);
+    }
+    let folder = std::env::var_os(FOLDER).unwrap_or_default();
+    match deeds::run(deed, folder.as_ref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{deed}: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+pub(super) fn a_storm_of_execs_is_accounted_for() -> Result<(), String> {
+    const STORM: usize = 500;
+    let agent = start()?;
+    for _ in 0..STORM {
+        Command::new("/bin/true").status().map_err(text)?;
+    }
+    // Whatever else ran is accounted for, too, once nothing more comes.
+    let even = until(PATIENCE, || {
+        let status = agent.json(&["status"]).ok()?;
+        let sensors = status[0]["sensor"].as_array()?.clone();
+        let number = |sensor: &Value, name: &str| sensor[name].as_u64().unwrap_or_default();
+        let even = sensors.iter().all(|sensor| {
+            let told = number(sensor, "delivered") + number(sensor, "aggregated");
+            number(sensor, "generated") == told + number(sensor, "lost")
+        });
+        let execs = sensors.into_iter().find(|sensor| sensor["name"] == "exec")?;
+        (even && number(&execs, "generated") >= STORM as u64).then_some(execs)
+    });
+    let execs = even.ok_or("the account does not add up")?;
+    println!("{execs}");
+    if execs["aggregated"] == 0 && execs["lost"] == 0 {
+        // Emulated machines may be too slow for a storm.
+        println!("too slow to be put together");
+    }
     Ok(())
 }
 

@@ -45,6 +45,8 @@ pub(super) enum Link {
 pub(super) struct Attacher {
     cgroup: Option<Result<File, String>>,
     btf: Option<Result<Btf, String>>,
+    /// The kernel has refused a program of this kind altogether: no other is tried.
+    trampolines: Option<String>,
 }
 
 impl Attacher {
@@ -63,10 +65,20 @@ impl Attacher {
                 program.attach(name).map(Link::RawTracepoint).map_err(refused)
             }
             Attach::Fexit(names) => {
+                if let Some(refused) = &self.trampolines {
+                    return Err(refused.clone());
+                }
                 let program: &mut FExit = program.try_into().map_err(refused)?;
-                let name = load_fexit(program, names, self.btf()?)?;
-                program.attach().map_err(|error| format!("{name}: {}", chain(&error)))?;
-                Ok(Link::Object)
+                let loaded = load_fexit(program, names, self.btf()?);
+                let attached = loaded.and_then(|()| program.attach().map(drop));
+                attached.map(|()| Link::Object).map_err(|error| {
+                    if is_forbidden(&error) {
+                        let why = "the kernel refuses BPF trampolines (EPERM)".to_owned();
+                        self.trampolines = Some(why.clone());
+                        return why;
+                    }
+                    chain(&error)
+                })
             }
             Attach::CgroupSockAddr(_) => {
                 let program: &mut CgroupSockAddr = program.try_into().map_err(refused)?;
@@ -119,17 +131,26 @@ impl fmt::Display for Attach {
     }
 }
 
-/// Loads the program for the first function that this kernel has; returns its name.
-fn load_fexit<'a>(program: &mut FExit, names: &[&'a str], btf: &Btf) -> Result<&'a str, String> {
-    let mut absent = Vec::new();
+/// Loads the program for the first function that this kernel has.
+fn load_fexit(program: &mut FExit, names: &[&str], btf: &Btf) -> Result<(), ProgramError> {
+    let mut absent = Err(ProgramError::NotLoaded);
     for name in names {
         match program.load(name, btf) {
-            Ok(()) => return Ok(name),
-            Err(ProgramError::Btf(_)) => absent.push(*name),
-            Err(error) => return Err(format!("{name}: {}", chain(&error))),
+            Err(ProgramError::Btf(error)) => absent = Err(ProgramError::Btf(error)),
+            other => return other,
         }
     }
-    Err(format!("this kernel has no function {}", absent.join(" or ")))
+    absent
+}
+
+/// Not this program is refused, but all of its kind: a locked-down kernel.
+fn is_forbidden(error: &ProgramError) -> bool {
+    let errno = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    errno == Some(rustix::io::Errno::PERM.raw_os_error())
 }
 
 /// The root of the cgroup v2 hierarchy, wherever it is mounted.

@@ -21,6 +21,7 @@ use holdfast_common::abi::{Field, KINDS, Kind};
 
 use self::attach::{Attach, Attacher, Link, chain};
 pub(super) use self::on_demand::OnDemand;
+use super::kernel_log::KernelLog;
 use super::layout::Layout;
 use crate::config;
 
@@ -32,6 +33,9 @@ const TABLES: [&[Program]; 4] =
 
 /// Rings beside the one of processes, in the order in which they are read.
 const RINGS: [&str; 3] = ["ACTIVITY_EVENTS", "NETWORK_EVENTS", "TRAFFIC_EVENTS"];
+
+/// What the note of a kind begins with that is only seen by its attempts.
+pub(super) const ATTEMPTS: &str = "attempts only";
 
 /// When a program is loaded, and whether it is missed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub(super) struct Programs {
     pub process_ring: Option<RingBuf<MapData>>,
     /// All other records.
     pub rings: Vec<RingBuf<MapData>>,
+    /// What the programs log.
+    pub log: Option<KernelLog>,
     counters: Counters,
 }
 
@@ -144,11 +150,13 @@ impl Programs {
             loaded.push(one);
         }
         let waits_for_capability = on_demand::detach_until_wanted(&mut object, &mut loaded);
+        let log = KernelLog::open(&mut object);
         let mut ring = |name| object.take_map(name).and_then(|map| RingBuf::try_from(map).ok());
         Self {
             loaded,
             waits_for_capability,
             process_ring: ring("PROCESS_EVENTS"),
+            log,
             rings: RINGS.into_iter().filter_map(&mut ring).collect(),
             counters: object
                 .take_map("COUNTERS")
@@ -170,6 +178,7 @@ impl Programs {
             waits_for_capability: false,
             process_ring: None,
             rings: Vec::new(),
+            log: None,
             counters: None,
             object: Arc::default(),
         }
@@ -188,15 +197,13 @@ impl Programs {
         let used = |one: &&Loaded| !covered || one.program.role != Role::Instead;
         let active = of_kind().filter(used).any(|one| one.active);
         let by: Vec<&Loaded> = of_kind().filter(used).filter(|one| one.active || !active).collect();
-        let mut notes: Vec<String> = of_kind()
+        let noted: Vec<(String, &str)> = of_kind()
             .filter(used)
-            .filter_map(|one| {
-                let note = one.note.as_deref()?;
-                Some(format!("{}: {note}", one.program.attach))
-            })
+            .filter_map(|one| Some((one.program.attach.to_string(), one.note.as_deref()?)))
             .collect();
+        let mut notes = together(&noted);
         if active && by.iter().all(|one| one.program.role == Role::Instead) {
-            notes.insert(0, "attempts only".to_owned());
+            notes.insert(0, ATTEMPTS.to_owned());
         }
         Sight {
             active,
@@ -235,6 +242,18 @@ fn sum(counters: &Counters, kind: u32) -> (u64, u64) {
     values.map_or((0, 0), |values| {
         values.iter().fold((0, 0), |(made, lost), [more, missed]| (made + more, lost + missed))
     })
+}
+
+/// Equal notes once, with all whom they are about.
+fn together(noted: &[(String, &str)]) -> Vec<String> {
+    let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (who, note) in noted {
+        match notes.iter_mut().find(|(known, _)| known == note) {
+            Some((_, all)) => all.push(who),
+            None => notes.push((note, vec![who])),
+        }
+    }
+    notes.into_iter().map(|(note, all)| format!("{}: {note}", all.join(", "))).collect()
 }
 
 /// Those of the kinds that lack one of their main programs.
