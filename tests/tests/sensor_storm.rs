@@ -40,10 +40,10 @@ fn the_account_is_exact_after_a_storm_and_every_exec_is_counted() {
     let table = Arc::new(ProcessTable::from_proc());
     let config = config::Sensor::default();
     let sensor = Sensor::start(Needs {
-        own_files: Vec::new(),
         config,
         table,
         hashes: None,
+        own_files: Vec::new(),
         sink: Box::new(sink),
     });
     let mark = format!("storm-{}", std::process::id());

@@ -170,6 +170,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         report: Box::new(move |body| {
             coverage_journal.record(body);
         }),
+        mass: sink::mass_rewrites(&table, sink::sink(&journal, &models, &witness)),
     })?;
     if let Some(from_ms) = state.died_at() {
         let until_ms = jiff::Timestamp::now().as_millisecond();

@@ -4,13 +4,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use holdfast_common::event::{EventBody, ModelDetection};
+use holdfast_common::event::{EventBody, FileEvent, ModelDetection};
+use holdfast_common::process::{ProcessInfo, ProcessKey, printable};
 use uuid::Uuid;
 
 use crate::detect::Models;
 use crate::journal::Journal;
 use crate::prove::Witness;
-use crate::sensor;
+use crate::on_access;
+use crate::sensor::{self, ProcessTable};
 
 /// Called by the sensor's threads for each event; never waits for the sensor.
 pub(super) fn sink(
@@ -36,6 +38,28 @@ pub(super) fn sink(
         for detection in detections {
             report_model(&journal, detection);
         }
+    })
+}
+
+/// Who rewrites many files, as an event.
+pub(super) fn mass_rewrites(table: &Arc<ProcessTable>, sink: sensor::Sink) -> on_access::MassSink {
+    const PARENTS: usize = 16;
+    let table = Arc::clone(table);
+    Box::new(move |mass, path| {
+        let key = ProcessKey { pid: mass.pid, start_ns: 0 };
+        let unknown = || ProcessInfo { key, ..ProcessInfo::default() };
+        let process = table.lookup(mass.pid).unwrap_or_else(unknown);
+        sink(EventBody::File(Box::new(FileEvent {
+            parents: table.ancestors(&process, PARENTS),
+            process,
+            action: "mass_rewrite".to_owned(),
+            path: printable(path.as_os_str().as_encoded_bytes()),
+            from: None,
+            class: "watched".to_owned(),
+            mode: None,
+            set_id: false,
+            count: mass.count,
+        })));
     })
 }
 

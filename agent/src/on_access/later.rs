@@ -19,6 +19,7 @@ use crate::on_access::Shared;
 use crate::on_access::cache::{self, Epoch};
 use crate::on_access::counters::count;
 use crate::on_access::decide::{FollowUp, Outcome, decide};
+use crate::on_access::rewrites::{self, Rewrites, SAMPLE};
 use crate::respond::{BootTime, Found};
 use crate::scan::{ScanFailed, Worker, WorkerFactory};
 use crate::sys::descriptors::share;
@@ -40,9 +41,10 @@ const MOST_POSTPONED: usize = 64;
 /// Workers that one file may cost.
 const MOST_ATTEMPTS: usize = 3;
 
-/// The two queues.
+/// The two queues; closed files pass by the count of rewritten ones first.
 pub(super) struct Later {
     own_pid: u32,
+    seen: mpsc::SyncSender<Resting>,
     closed: mpsc::SyncSender<Resting>,
     rescans: mpsc::SyncSender<Rescan>,
     // The threads begin when `Shared`, which they need and which holds this, is complete.
@@ -52,6 +54,7 @@ pub(super) struct Later {
 
 #[derive(Debug)]
 struct Ends {
+    seen: mpsc::Receiver<Resting>,
     closed: mpsc::Receiver<Resting>,
     rescans: mpsc::Receiver<Rescan>,
 }
@@ -84,11 +87,13 @@ struct Job {
 
 impl Later {
     pub(super) fn new(own_pid: u32) -> Self {
+        let (seen, seen_end) = mpsc::sync_channel(share(16));
         let (closed, closed_end) = mpsc::sync_channel(share(8));
         let (rescans, rescans_end) = mpsc::sync_channel(share(32));
-        let ends = Some(Ends { closed: closed_end, rescans: rescans_end });
+        let ends = Some(Ends { seen: seen_end, closed: closed_end, rescans: rescans_end });
         Self {
             own_pid,
+            seen,
             closed,
             rescans,
             ends: std::sync::Mutex::new(ends),
@@ -96,7 +101,7 @@ impl Later {
         }
     }
 
-    /// Begins the two threads.
+    /// Begins the threads.
     pub(super) fn start(
         shared: &Arc<Shared>,
         factory: &Arc<WorkerFactory>,
@@ -106,7 +111,11 @@ impl Later {
         // Set once, by the one caller.
         let _ = later.shared.set(Arc::downgrade(shared));
         let ends = later.ends.lock().ok().and_then(|mut ends| ends.take());
-        let Some(Ends { closed, rescans }) = ends else { return Ok(()) };
+        let Some(Ends { seen, closed, rescans }) = ends else { return Ok(()) };
+        let counting = Arc::downgrade(shared);
+        std::thread::Builder::new()
+            .name("count-closed".to_owned())
+            .spawn(move || count_rewrites(&seen, &counting))?;
         let mut scanner = Scanner::new(shared, factory, limit);
         std::thread::Builder::new()
             .name("scan-closed".to_owned())
@@ -124,7 +133,7 @@ impl Later {
             return;
         }
         let resting = Resting { closed, since: Instant::now(), seen: BootTime::now() };
-        if self.closed.try_send(resting).is_err()
+        if self.seen.try_send(resting).is_err()
             && let Some(shared) = self.shared.get().and_then(std::sync::Weak::upgrade)
         {
             count(&shared.counters.closed_skipped);
@@ -142,6 +151,29 @@ impl Later {
             });
         }
         queued
+    }
+}
+
+/// Counts who rewrites many files, and hands every file on to be scanned.
+fn count_rewrites(seen: &mpsc::Receiver<Resting>, shared: &std::sync::Weak<Shared>) {
+    let mut rewrites = Rewrites::default();
+    let mut sample = [0; SAMPLE];
+    while let Ok(resting) = seen.recv() {
+        let Some(shared) = shared.upgrade() else { return };
+        let file = &resting.closed.file;
+        let counts = Facts::of(file.as_fd()).ok().filter(|facts| {
+            rewrites::was_there(facts, SystemTime::now())
+                && rustix::io::pread(file, &mut sample, 0)
+                    .is_ok_and(|length| rewrites::is_noise(&sample[..length]))
+        });
+        let mass =
+            counts.and_then(|facts| rewrites.add(resting.closed.pid, &facts, Instant::now()));
+        if let Some(mass) = mass {
+            (shared.mass)(mass, crate::respond::path_of(file));
+        }
+        if shared.later.closed.try_send(resting).is_err() {
+            count(&shared.counters.closed_skipped);
+        }
     }
 }
 

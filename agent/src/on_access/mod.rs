@@ -22,6 +22,7 @@ mod marks;
 pub(crate) mod mounts;
 mod namespaces;
 mod nursery;
+mod rewrites;
 mod settle;
 mod view;
 mod waiting;
@@ -40,6 +41,7 @@ use holdfast_common::verdict::{Decision, FailureReason};
 
 pub use self::counters::Counters;
 pub use self::exclude::Exclusions;
+pub use self::rewrites::MassRewrite;
 
 use self::cache::{Cache, Epoch};
 use self::condemned::Condemned;
@@ -83,7 +85,11 @@ pub(crate) struct Shared {
     images: Option<ImageHashes>,
     responder: Responder,
     factory: Arc<WorkerFactory>,
+    mass: MassSink,
 }
+
+/// Gets who rewrites many files, and the path of the last one. Called from a thread of its own.
+pub type MassSink = Box<dyn Fn(MassRewrite, std::path::PathBuf) + Send + Sync>;
 
 /// On-access protection, running.
 pub struct OnAccess {
@@ -113,6 +119,8 @@ pub struct Needs {
     pub images: Option<ImageHashes>,
     /// Takes coverage events.
     pub report: Box<dyn Fn(EventBody) + Send + Sync>,
+    /// Takes mass rewriting.
+    pub mass: MassSink,
 }
 
 /// Why protection could not start.
@@ -141,7 +149,8 @@ impl OnAccess {
     /// # Errors
     /// [`OnAccessError`]; nothing stays marked then.
     pub fn start(needs: Needs) -> Result<Self, OnAccessError> {
-        let Needs { config, factory, exclusions, responder, counters, images, report } = needs;
+        let Needs { config, factory, exclusions, responder, counters, images, report, mass } =
+            needs;
         coverage::check_paths(&config.on_access.protect).map_err(OnAccessError::Path)?;
         let group = Arc::new(Group::new().map_err(OnAccessError::Group)?);
         let protect = coverage::resolve(&config.on_access.protect);
@@ -166,6 +175,7 @@ impl OnAccess {
         let (loops, seats) = layout(config.scan.workers);
         let shared = Arc::new(Shared {
             group,
+            mass,
             marks,
             own_pid: std::process::id(),
             counters,

@@ -145,6 +145,6 @@ impl Observer {
 }
 
 /// The path by which the kernel knows an open file.
-pub(super) fn path_of(file: &impl std::os::fd::AsRawFd) -> PathBuf {
+pub(crate) fn path_of(file: &impl std::os::fd::AsRawFd) -> PathBuf {
     std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default()
 }

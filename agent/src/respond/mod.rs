@@ -18,6 +18,7 @@ use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signat
 
 pub use self::act::{Judged, Respond, malware_event};
 pub use self::allowed::{AllowList, AllowListError};
+pub(crate) use self::attribute::path_of;
 
 use crate::journal::Journal;
 use crate::prove::Witness;

@@ -226,6 +226,12 @@ impl Sensor {
             | Kind::Fork
             | Kind::Exit
             | Kind::Socket
+            | Kind::Connect
+            | Kind::Accept
+            | Kind::Bind
+            | Kind::Listen
+            | Kind::Send
+            | Kind::Dns
             | Kind::Credentials
             | Kind::Ptrace
             | Kind::MemoryWrite

@@ -9,6 +9,7 @@ mod isolating;
 mod kernel;
 mod protection;
 mod sensing;
+mod watching;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ("tcpdump_sees_the_loopback", kernel::tcpdump_sees_the_loopback),
     ("agent_starts_and_every_sensor_is_active", sensing::agent_starts_and_every_sensor_is_active),
     ("exec_is_seen_with_its_whole_command_line", sensing::exec_is_seen_with_its_whole_command_line),
+    ("network_is_seen_on_both_sides_and_through_io_uring", watching::network_is_seen),
+    ("files_that_matter_are_seen", watching::files_that_matter_are_seen),
+    ("mass_rewriting_is_seen", watching::mass_rewriting_is_seen),
     ("deeds_are_seen_with_who_did_them", sensing::deeds_are_seen_with_who_did_them),
     ("a_storm_of_execs_is_accounted_for", sensing::a_storm_of_execs_is_accounted_for),
     ("tcpdump_fires_network_sniffing", sensing::tcpdump_fires_network_sniffing),
