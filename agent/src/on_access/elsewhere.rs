@@ -72,7 +72,8 @@ pub(super) struct Elsewhere {
 #[derive(Debug)]
 struct Progress {
     census: Census,
-    next_namespace: u64,
+    /// Where it was cut: namespace, and which of its mounts.
+    cut_at: Option<(u64, usize)>,
     budget: Budget,
 }
 
@@ -126,7 +127,7 @@ impl Elsewhere {
             states: Mutex::default(),
             progress: Mutex::new(Progress {
                 census: Census::default(),
-                next_namespace: 0,
+                cut_at: None,
                 budget: Budget { since: Instant::now(), told: 0 },
             }),
         })
@@ -174,23 +175,24 @@ impl Elsewhere {
         let handled = self.coverage.handled();
         let mut pass = Pass { own, handled, seen: BTreeMap::new(), refused: 0, unseen: 0 };
         // From where the last pass was cut; all others after.
+        let begin = progress.cut_at.take().unwrap_or_default();
         let (later, sooner): (Vec<_>, Vec<_>) =
-            found.tasks.iter().partition(|(id, _)| **id < progress.next_namespace);
-        progress.next_namespace = 0;
+            found.tasks.iter().partition(|(id, _)| **id < begin.0);
         let end = Instant::now() + PASS;
-        for (namespace, tasks) in sooner.into_iter().chain(later) {
-            if Instant::now() >= end {
-                if progress.next_namespace == 0 {
-                    progress.next_namespace = *namespace;
-                }
+        for (turn, (namespace, tasks)) in sooner.into_iter().chain(later).enumerate() {
+            if turn > 0 && progress.cut_at.is_none() && Instant::now() >= end {
+                progress.cut_at = Some((*namespace, 0));
+            }
+            if progress.cut_at.is_some() {
                 pass.unseen += 1;
                 continue;
             }
+            let first = if *namespace == begin.0 { begin.1 } else { 0 };
             match self.view(*namespace, tasks) {
                 Ok(view) => {
-                    for mount in wanted_elsewhere(&view.mounts, places.as_deref()) {
-                        self.look_at(&mut pass, *namespace, &view, mount);
-                    }
+                    let wanted = wanted_elsewhere(&view.mounts, places.as_deref());
+                    let cut = self.look_into(&mut pass, (*namespace, &view), &wanted, (first, end));
+                    progress.cut_at = cut.map(|index| (*namespace, index));
                 }
                 Err(NoView::Gone) => {}
                 Err(NoView::Closed) => pass.unseen += 1,
@@ -198,7 +200,7 @@ impl Elsewhere {
         }
         self.counters.namespaces.store(found.tasks.len() as u64, Relaxed);
         self.counters.namespaces_unseen.store(pass.unseen, Relaxed);
-        let complete = found.complete && progress.next_namespace == 0;
+        let complete = found.complete && progress.cut_at.is_none();
         self.settle(pass, complete, &mut progress.budget);
         Ok(())
     }
@@ -214,6 +216,26 @@ impl Elsewhere {
             }
         }
         Err(worst)
+    }
+
+    /// Every wanted mount of a namespace, from `first` on and around. Returns where time was up:
+    /// one mount at least is looked at, so that each has its turn.
+    fn look_into(
+        &self,
+        pass: &mut Pass,
+        (namespace, view): (u64, &View),
+        wanted: &[&Mount],
+        (first, end): (usize, Instant),
+    ) -> Option<usize> {
+        for turn in 0..wanted.len() {
+            let index = (first + turn) % wanted.len();
+            if turn > 0 && Instant::now() >= end {
+                pass.unseen += 1;
+                return Some(index);
+            }
+            self.look_at(pass, namespace, view, wanted[index]);
+        }
+        None
     }
 
     fn look_at(&self, pass: &mut Pass, namespace: u64, view: &View, mount: &Mount) {

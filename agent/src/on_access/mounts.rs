@@ -232,7 +232,8 @@ pub fn wanted_elsewhere<'m>(mounts: &'m [Mount], places: Option<&[Place]>) -> Ve
         let mut chain = Vec::new();
         let mut at = Some(mount);
         let wanted = loop {
-            let Some(here) = at.filter(|here| !chain.contains(&here.id)) else { break false };
+            // Longer than the table: a circle.
+            let Some(here) = at.filter(|_| chain.len() <= mounts.len()) else { break false };
             if let Some(wanted) = known.get(&here.id) {
                 break *wanted;
             }
