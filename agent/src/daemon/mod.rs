@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use holdfast_common::event::{AgentStarted, EventBody, ModelDetection, ProtectionGap};
+use holdfast_common::event::{AgentStarted, EventBody, ProtectionGap};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
@@ -32,7 +32,9 @@ use crate::detect::{Models, ModelsError};
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::quarantine::{Vault, VaultError};
-use crate::respond::{self, AllowList, AllowListError, Responder};
+use crate::respond::{
+    self, AllowList, AllowListError, DenyList, DenyListError, ModelNeeds, ModelResponder, Responder,
+};
 use crate::scan::{ScanError, WorkerFactory};
 use crate::sensor::{ProcessTable, Sensor};
 
@@ -62,6 +64,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let written = error.is::<JournalError>()
         || error.is::<VaultError>()
         || error.is::<AllowListError>()
+        || error.is::<DenyListError>()
         || error.is::<ModelsError>()
         || matches!(error.downcast_ref(), Some(ScanError::Bundle(_) | ScanError::Rules(_)))
         || matches!(error.downcast_ref(), Some(OnAccessError::Path(_)));
@@ -97,7 +100,7 @@ pub(crate) struct Agent {
     pub(crate) exclusions: Arc<Exclusions>,
     pub(crate) models: Arc<Models>,
     pub(crate) factory: Arc<WorkerFactory>,
-    pub(crate) on_access: OnAccess,
+    pub(crate) on_access: Arc<OnAccess>,
     pub(crate) sensor: Option<Sensor>,
     pub(crate) ready: Instant,
 }
@@ -131,7 +134,13 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
     let models = Arc::new(Models::load(&config.state_dir, &config.models)?);
-    let factory = Arc::new(WorkerFactory::new(&config.scan, crate::scan::default_binary()?)?);
+    models.recall(&journal)?;
+    for refused in models.refused() {
+        tracing::error!(rule = refused.origin, reason = refused.reason, "a rule was left out");
+    }
+    let denied = Arc::new(DenyList::open(&config.state_dir)?);
+    let binary = crate::scan::default_binary()?;
+    let factory = Arc::new(WorkerFactory::with_denied(&config.scan, binary, denied.lines())?);
     let table = Arc::new(ProcessTable::from_proc());
     let counters = Arc::new(Counters::default());
     let responder = Responder::start(&respond::Needs {
@@ -140,7 +149,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         table: Arc::clone(&table),
     })?;
     let coverage_journal = journal.clone();
-    let on_access = OnAccess::start(on_access::Needs {
+    let on_access = Arc::new(OnAccess::start(on_access::Needs {
         config: config.clone(),
         factory: Arc::clone(&factory),
         exclusions: Arc::clone(&exclusions),
@@ -149,12 +158,16 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         report: Box::new(move |body| {
             coverage_journal.record(body);
         }),
-    })?;
+    })?);
     if let Some(from_ms) = state.died_at() {
         let until_ms = jiff::Timestamp::now().as_millisecond();
         journal.record(EventBody::ProtectionGap(ProtectionGap { from_ms, until_ms }));
     }
-    let sensor = config.sensor.enabled.then(|| start_sensor(&table, &journal, &models));
+    let deny = deny(&denied, &factory, &on_access);
+    let needs =
+        ModelNeeds { journal: journal.clone(), table: Arc::clone(&table), deny, isolate: None };
+    let responses = ModelResponder::start(needs)?;
+    let sensor = config.sensor.enabled.then(|| start_sensor(&table, &journal, &models, responses));
     Ok(Agent {
         config,
         host,
@@ -170,8 +183,13 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     })
 }
 
-/// Sensor events go to the journal, and through the models.
-fn start_sensor(table: &Arc<ProcessTable>, journal: &Journal, models: &Arc<Models>) -> Sensor {
+/// Sensor events go to the journal, and through the models; what these find is responded to.
+fn start_sensor(
+    table: &Arc<ProcessTable>,
+    journal: &Journal,
+    models: &Arc<Models>,
+    responses: ModelResponder,
+) -> Sensor {
     let (journal, models) = (journal.clone(), Arc::clone(models));
     Sensor::start(
         Arc::clone(table),
@@ -180,20 +198,30 @@ fn start_sensor(table: &Arc<ProcessTable>, journal: &Journal, models: &Arc<Model
             let detections = models.evaluate(id, &body);
             journal.record_as(id, body);
             for detection in detections {
-                report_model(&journal, detection);
+                let wanted = models.responses(&detection);
+                responses.respond(detection, wanted);
             }
         }),
     )
 }
 
-fn report_model(journal: &Journal, detection: ModelDetection) {
-    tracing::warn!(
-        model = detection.title,
-        pid = detection.process.key.pid,
-        command_line = detection.process.command_line(),
-        "detection model fired"
-    );
-    journal.record(EventBody::Model(Box::new(detection)));
+/// Content that a response denies becomes a rule, and all older verdicts are dropped.
+fn deny(
+    list: &Arc<DenyList>,
+    factory: &Arc<WorkerFactory>,
+    on_access: &Arc<OnAccess>,
+) -> respond::Act<respond::Denied> {
+    let (list, factory) = (Arc::clone(list), Arc::clone(factory));
+    let on_access = Arc::clone(on_access);
+    Box::new(move |new| {
+        let what = format!("denied {} ({})", new.path, new.sha256);
+        if list.add(new).map_err(|error| crate::error_chain(&error))? {
+            factory.set_denied(list.lines());
+            factory.reload().map_err(|error| crate::error_chain(&error))?;
+            on_access.renew();
+        }
+        Ok(what)
+    })
 }
 
 /// Protection stands and the socket answers: say so to people, systemd and the journal.

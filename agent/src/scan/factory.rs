@@ -38,6 +38,8 @@ pub struct WorkerFactory {
     limits: Limits,
     keeper: Keeper,
     current: Mutex<Current>,
+    /// A hash list besides the folder: content that responses denied.
+    denied: Mutex<String>,
     /// One reload at a time.
     reload: Mutex<()>,
     starting: AtomicUsize,
@@ -101,12 +103,24 @@ impl WorkerFactory {
     /// # Errors
     /// [`ScanError`]; without a good bundle there is no factory.
     pub fn new(config: &config::Scan, binary: PathBuf) -> Result<Self, ScanError> {
+        Self::with_denied(config, binary, String::new())
+    }
+
+    /// The same, with one more hash list (`*.sha256`).
+    ///
+    /// # Errors
+    /// As [`WorkerFactory::new`].
+    pub fn with_denied(
+        config: &config::Scan,
+        binary: PathBuf,
+        denied: String,
+    ) -> Result<Self, ScanError> {
         let (uid, gid) = worker_user(Path::new("/etc/passwd"));
         let limits =
             Limits { memory: config.memory_limit.0, seconds: config.rescan_limit_s, uid, gid };
         let keeper =
             Keeper::new().map_err(|source| ScanError::Start { binary: binary.clone(), source })?;
-        let source = Arc::new(read_bundle(config.bundle.as_deref(), limits)?);
+        let source = Arc::new(read_bundle(config.bundle.as_deref(), limits, &denied)?);
         let factory = Self {
             folder: config.bundle.clone(),
             binary,
@@ -118,6 +132,7 @@ impl WorkerFactory {
                 generation: 0,
                 missing: 0,
             }),
+            denied: Mutex::new(denied),
             reload: Mutex::new(()),
             starting: AtomicUsize::new(0),
         };
@@ -138,6 +153,11 @@ impl WorkerFactory {
         self.start(&source, generation).map(|(worker, _)| worker)
     }
 
+    /// Takes another list of denied content, for the next [`WorkerFactory::reload`].
+    pub fn set_denied(&self, list: String) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = list;
+    }
+
     /// Reads the folder again. Whole or not at all: on an error the last good bundle stays in
     /// use, and [`bundle`](Self::bundle) says why. Workers that run keep their old rules: see
     /// [`Worker::generation`].
@@ -146,7 +166,8 @@ impl WorkerFactory {
     /// [`ScanError`]
     pub fn reload(&self) -> Result<BundleState, ScanError> {
         let _one = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        let proven = read_bundle(self.folder.as_deref(), self.limits)
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let proven = read_bundle(self.folder.as_deref(), self.limits, &denied)
             .map_err(ScanError::from)
             .and_then(|source| self.prove(Arc::new(source)));
         if let Err(error) = &proven {
@@ -246,11 +267,12 @@ impl Drop for Starting<'_> {
 }
 
 /// A quarter of a worker's memory for the text of the rules; the rest for what is made of it.
-fn read_bundle(folder: Option<&Path>, limits: Limits) -> Result<BundleSource, BundleError> {
-    match folder {
-        Some(folder) => BundleSource::read(folder, limits.memory / 4),
-        None => BundleSource::builtin(),
-    }
+fn read_bundle(
+    folder: Option<&Path>,
+    limits: Limits,
+    denied: &str,
+) -> Result<BundleSource, BundleError> {
+    BundleSource::read_with(folder, limits.memory / 4, denied)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "the one module where system calls without a safe wrapper are made")]
 
 pub mod attributes;
+pub mod bpf_probe;
 pub mod close_range;
 pub mod descriptors;
 pub mod fanotify;

@@ -8,6 +8,7 @@ mod clam;
 mod figures;
 mod listener;
 mod on_access;
+mod sigma;
 mod workload;
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: holdfast-bench on-access [--json FILE] [--rounds N]";
+const USAGE: &str = "usage: holdfast-bench on-access [--json FILE] [--rounds N] | sigma";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -36,6 +37,11 @@ fn run(arguments: Vec<String>) -> Result<()> {
             let figures = on_access::run(options.rounds)?;
             figures.print();
             figures.write(options.json.as_deref())
+        }
+        // One figure of `sensor`, alone.
+        Some("sigma") => {
+            println!("sigma_rate: {:.0} events/s", sigma::sigma_rate()?);
+            Ok(())
         }
         // The process that the bench compares with: see `listener`.
         Some("listener") => match (arguments.next(), arguments.next()) {
