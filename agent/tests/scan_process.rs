@@ -35,7 +35,7 @@ fn factory(files: &[(&str, &str)]) -> (WorkerFactory, tempfile::TempDir) {
 /// A factory that keeps its good rules in `state`.
 fn keeping(folder: &Path, state: &Path, binary: &Path) -> Result<WorkerFactory, ScanError> {
     let config = config::Scan { bundle: Some(folder.to_owned()), ..config::Scan::default() };
-    WorkerFactory::keeping(&config, binary.to_owned(), state)
+    WorkerFactory::keeping(&config, binary.to_owned(), state, String::new())
 }
 
 fn builtin() -> Worker {

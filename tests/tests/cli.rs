@@ -433,6 +433,10 @@ fn models_are_listed_and_switched_by_title_or_id() {
         why_not: Some("no BTF".into()),
         last_fired_ms: None,
         fired: 0,
+        origin: "shipped".into(),
+        response: "alert, kill".into(),
+        advice: "Look.".into(),
+        suppressed: 0,
     };
     let agent = Agent::new(move |request| match request {
         Request::ModelSwitch { enabled, .. } => {
@@ -442,6 +446,7 @@ fn models_are_listed_and_switched_by_title_or_id() {
     });
     let list = out(&agent.run(["models", "list"]));
     assert!(list.contains("NO: no BTF") && list.contains("T1040"), "{list}");
+    assert!(list.contains("alert, kill"), "{list}");
     for name in ["network sniffing", "0197a2"] {
         let output = agent.run(["models", "disable", name]);
         assert_eq!(out(&output), "Network Sniffing: off\n");
@@ -450,6 +455,63 @@ fn models_are_listed_and_switched_by_title_or_id() {
         assert_eq!(asked, Some(Request::ModelSwitch { model, enabled: false }));
     }
     assert_eq!(code(&agent.run(["models", "enable", "nothing such"])), 1);
+}
+
+#[test]
+fn suppressions_are_made_for_a_time_with_a_reason_and_ended_by_id() {
+    let suppression = Suppression {
+        id: FIRST,
+        model: FIRST,
+        field: "Image".into(),
+        value: "/x=y".into(),
+        reason: "roll-out\u{1b}[2J".into(),
+        since_ms: 0,
+        until_ms: 1,
+        kept_back: 3,
+    };
+    let agent = Agent::new(move |request| match request {
+        Request::ModelList => {
+            let model = ModelState {
+                id: FIRST,
+                title: "Cron".into(),
+                enabled: true,
+                level: "medium".into(),
+                attack: Vec::new(),
+                can_fire: true,
+                why_not: None,
+                last_fired_ms: None,
+                fired: 0,
+                origin: String::new(),
+                response: String::new(),
+                advice: String::new(),
+                suppressed: 0,
+            };
+            lines(&[Reply::Model(model), Reply::Done])
+        }
+        Request::SuppressionRemove { .. } => lines(&[Reply::Done]),
+        _ => lines(&[Reply::Suppression(suppression.clone()), Reply::Done]),
+    });
+    let suppress = |what: &str, span: &str| {
+        agent.run(["models", "suppress", "cron", what, "--for", span, "--reason", "x"])
+    };
+    assert!(out(&suppress("Image=/x=y", "7d")).contains("suppressed until"));
+    let asked = agent.asked.try_iter().last();
+    let Some(Request::ModelSuppress { model, field, value, until_ms, .. }) = asked else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((model, field.as_str(), value.as_str()), (FIRST.to_string(), "Image", "/x=y"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock");
+    let ahead = until_ms - i64::try_from(now.as_millis()).expect("time");
+    assert!((6 * 86_400_000..=7 * 86_400_000).contains(&ahead), "{ahead}");
+    for (what, span) in [("Image", "7d"), ("Image=x", "0d"), ("Image=x", "soon"), ("a=b", "1y")] {
+        assert_eq!(code(&suppress(what, span)), 64, "{what} {span}");
+    }
+    let list = out(&agent.run(["models", "suppressions", "list"]));
+    assert!(list.contains("Image=/x=y") && list.contains("Cron") && !list.contains('\u{1b}'));
+    let id = FIRST.to_string();
+    assert!(out(&agent.run(["models", "suppressions", "remove", &id[..6]])).contains("ended"));
+    assert_eq!(agent.asked.try_iter().last(), Some(Request::SuppressionRemove { id: FIRST }));
+    assert_eq!(code(&agent.run(["models", "suppressions", "remove", "ffff"])), 1);
 }
 
 #[test]

@@ -210,6 +210,38 @@ pub(super) enum Models {
         /// Id, the beginning of it, or title.
         model: String,
     },
+    /// Keep a model from firing for events with a value in a field, for a time.
+    #[command(after_help = "Example:\n  holdfast models suppress Cron Image=/usr/bin/ansible \
+--for 7d --reason 'roll-out 42'")]
+    Suppress {
+        /// Id, the beginning of it, or title.
+        model: String,
+        /// A field of its events and the value; `*` stands for any text.
+        #[arg(value_name = "FIELD=VALUE")]
+        what: String,
+        /// How long: 30m, 2h, 7d, 4w.
+        #[arg(long = "for", value_name = "SPAN")]
+        span: String,
+        /// Why, for whoever reads it later.
+        #[arg(long)]
+        reason: String,
+    },
+    /// What is suppressed.
+    #[command(subcommand)]
+    Suppressions(Suppressions),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Suppressions {
+    /// Those that stand.
+    #[command(after_help = "Example:\n  holdfast models suppressions list")]
+    List,
+    /// End one.
+    #[command(after_help = "Example:\n  holdfast models suppressions remove 0197a2")]
+    Remove {
+        /// Its id, or the beginning of it.
+        id: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -217,11 +249,19 @@ pub(super) enum Simulate {
     /// All simulations.
     #[command(after_help = "Example:\n  holdfast simulate list")]
     List,
-    /// Do what the model watches for, harmlessly.
-    #[command(after_help = "Example:\n  sudo holdfast simulate run network-sniffing")]
+    /// Do what the model watches for, harmlessly, and undo it.
+    #[command(after_help = "Examples:\n  sudo holdfast simulate run network-sniffing\n  \
+sudo holdfast simulate run --all --dry-run")]
     Run {
         /// Its name.
-        name: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        /// One after the other.
+        #[arg(long)]
+        all: bool,
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -7,6 +7,7 @@ mod arguments;
 mod events;
 mod isolation;
 mod metrics;
+mod models;
 mod out;
 mod quarantine;
 mod scan;
@@ -24,7 +25,7 @@ use holdfast_common::control::{Reply, Request};
 
 use crate::control::Client;
 use crate::control::client::ClientError;
-use arguments::{Arguments, Bundle, Command, Models};
+use arguments::{Arguments, Bundle, Command};
 use out::Out;
 
 /// Wrong usage (`EX_USAGE` of sysexits.h).
@@ -112,9 +113,7 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
         Command::Scan { paths } => scan::scan(session, &paths),
         Command::Events(events) => events::events(session, events),
         Command::Quarantine(command) => quarantine::quarantine(session, command),
-        Command::Models(Models::List) => state::models(session),
-        Command::Models(Models::Enable { model }) => state::switch_model(session, &model, true),
-        Command::Models(Models::Disable { model }) => state::switch_model(session, &model, false),
+        Command::Models(command) => models::models(session, command),
         Command::Simulate(command) => simulate::simulate(session, command),
         Command::Bundle(Bundle::Reload) => state::reload(session),
         Command::Isolate(isolate) => isolation::isolate(session, isolate),

@@ -1,6 +1,6 @@
 //! `holdfast status`, `doctor`, `models` and `bundle`: what the agent says of itself.
 
-use holdfast_common::control::{ModelState, ProofState, Reply, Request, StatusReport};
+use holdfast_common::control::{ProofState, Reply, Request, StatusReport};
 
 use super::out::Tone;
 use super::text::{duration, local_time, safe, size};
@@ -198,90 +198,6 @@ pub(super) fn doctor(session: &mut Session) -> Result<u8, CliError> {
         }
     }
     Ok(code)
-}
-
-/// Prints all models.
-pub(super) fn models(session: &mut Session) -> Result<u8, CliError> {
-    let models = ask_models(session)?;
-    if session.out.json {
-        for model in &models {
-            session.out.json(model)?;
-        }
-        return Ok(0);
-    }
-    let rows: Vec<_> = models
-        .iter()
-        .map(|model| {
-            let fires = if model.can_fire {
-                "yes".into()
-            } else {
-                format!("NO: {}", model.why_not.as_deref().unwrap_or("no reason given"))
-            };
-            vec![
-                model.title.clone(),
-                if model.enabled { "on" } else { "OFF" }.into(),
-                model.level.clone(),
-                model.attack.join(" "),
-                fires,
-                model.fired.to_string(),
-                model.last_fired_ms.map(local_time).unwrap_or_default(),
-                model.id.to_string(),
-            ]
-        })
-        .collect();
-    let header = ["MODEL", "STATE", "LEVEL", "ATT&CK", "CAN FIRE", "FIRED", "LAST", "ID"];
-    session.out.table(&header, &rows)?;
-    Ok(0)
-}
-
-fn ask_models(session: &Session) -> Result<Vec<ModelState>, CliError> {
-    let model = |reply| match reply {
-        Reply::Model(model) => Ok(model),
-        reply => Err(unexpected(&reply)),
-    };
-    session.all(&Request::ModelList)?.into_iter().map(model).collect()
-}
-
-/// Switches one model.
-pub(super) fn switch_model(
-    session: &mut Session,
-    wanted: &str,
-    enabled: bool,
-) -> Result<u8, CliError> {
-    let models = ask_models(session)?;
-    let model = find_model(&models, wanted)?.id.to_string();
-    for reply in session.all(&Request::ModelSwitch { model, enabled })? {
-        let Reply::Model(model) = reply else { return Err(unexpected(&reply)) };
-        if session.out.json {
-            session.out.json(&model)?;
-        } else {
-            let state = if model.enabled { "on" } else { "off" };
-            session.out.line(&format!("{}: {state}", safe(&model.title)))?;
-        }
-    }
-    Ok(0)
-}
-
-/// By id, title, or a beginning of the id that fits one model alone.
-fn find_model<'a>(models: &'a [ModelState], wanted: &str) -> Result<&'a ModelState, CliError> {
-    let exact = models.iter().find(|model| {
-        model.title.eq_ignore_ascii_case(wanted)
-            || model.id.to_string().eq_ignore_ascii_case(wanted)
-    });
-    if let Some(model) = exact {
-        return Ok(model);
-    }
-    let prefix = wanted.to_ascii_lowercase();
-    let mut fitting = models
-        .iter()
-        .filter(|model| !prefix.is_empty() && model.id.to_string().starts_with(&prefix));
-    match (fitting.next(), fitting.next()) {
-        (Some(model), None) => Ok(model),
-        (None, _) => Err(CliError::Failed(format!("there is no model {wanted:?}"))),
-        (Some(_), Some(_)) => {
-            Err(CliError::Failed(format!("{wanted:?} fits several models; give more of the id")))
-        }
-    }
 }
 
 /// Loads the rule bundle again.

@@ -26,6 +26,7 @@ use holdfast_common::event::{AgentStarted, EventBody, ProtectionGap};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::operator::Desk;
+use self::sink::Sinks;
 use self::state::StateDir;
 use crate::config::Config;
 use crate::control::Server;
@@ -35,7 +36,9 @@ use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::prove::{Prover, Witness};
 use crate::quarantine::{Vault, VaultError};
-use crate::respond::{self, AllowList, AllowListError, Responder};
+use crate::respond::{
+    self, AllowList, AllowListError, DenyList, DenyListError, ModelNeeds, ModelResponder, Responder,
+};
 use crate::scan::{ScanError, WorkerFactory};
 use crate::sensor::{self, ImageHashes, ProcessTable, Sensor};
 
@@ -65,6 +68,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let written = error.is::<JournalError>()
         || error.is::<VaultError>()
         || error.is::<AllowListError>()
+        || error.is::<DenyListError>()
         || error.is::<ModelsError>()
         || matches!(error.downcast_ref(), Some(ScanError::Bundle(_) | ScanError::Rules(_)))
         || matches!(error.downcast_ref(), Some(OnAccessError::Path(_)));
@@ -100,12 +104,12 @@ pub(crate) struct Agent {
     pub(crate) exclusions: Arc<Exclusions>,
     pub(crate) models: Arc<Models>,
     pub(crate) factory: Arc<WorkerFactory>,
-    pub(crate) on_access: OnAccess,
+    pub(crate) on_access: Arc<OnAccess>,
     pub(crate) sensor: Option<Sensor>,
     pub(crate) witness: Arc<Witness>,
     /// There once the rest stands.
     pub(crate) prover: OnceLock<Prover>,
-    pub(crate) isolation: Isolation,
+    pub(crate) isolation: Arc<Isolation>,
     pub(crate) ready: Instant,
 }
 
@@ -142,16 +146,23 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
 fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
     let journal = Journal::open(&config.state_dir, host.clone(), &config.journal)?;
-    let isolation = start_isolation(&config, &journal)?;
+    let isolation = Arc::new(start_isolation(&config, &journal)?);
     let vault = Arc::new(Vault::open(&config.state_dir, config.quarantine.max_size.0)?);
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
     let models = Arc::new(Models::load(&config.state_dir, &config.models)?);
+    models.recall(&journal)?;
+    for refused in models.refused() {
+        tracing::error!(rule = refused.origin, reason = refused.reason, "a rule was left out");
+    }
+    let denied = Arc::new(DenyList::open(&config.state_dir)?);
     let scanner = crate::scan::default_binary()?;
-    let factory = Arc::new(WorkerFactory::keeping(&config.scan, scanner, &config.state_dir)?);
+    let factory = WorkerFactory::keeping(&config.scan, scanner, &config.state_dir, denied.lines())?;
+    let factory = Arc::new(factory);
     let table = Arc::new(ProcessTable::from_proc());
     let counters = Arc::new(Counters::default());
     let witness = Arc::new(Witness::new(&std::env::current_exe()?));
+    let sinks = Sinks::new(&journal, &models, &witness);
     let responder = Responder::start(&respond::Needs {
         journal: journal.clone(),
         vault: Arc::clone(&vault),
@@ -160,7 +171,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     })?;
     let hashes = config.sensor.enabled.then(ImageHashes::start).transpose()?;
     let coverage_journal = journal.clone();
-    let on_access = OnAccess::start(on_access::Needs {
+    let on_access = Arc::new(OnAccess::start(on_access::Needs {
         config: config.clone(),
         factory: Arc::clone(&factory),
         exclusions: Arc::clone(&exclusions),
@@ -170,19 +181,25 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         report: Box::new(move |body| {
             coverage_journal.record(body);
         }),
-        mass: sink::mass_rewrites(&table, sink::sink(&journal, &models, &witness)),
-    })?;
+        mass: sink::mass_rewrites(&table, sinks.sink()),
+    })?);
     if let Some(from_ms) = state.died_at() {
         let until_ms = jiff::Timestamp::now().as_millisecond();
         journal.record(EventBody::ProtectionGap(ProtectionGap { from_ms, until_ms }));
     }
+    sinks.respond_with(ModelResponder::start(ModelNeeds {
+        journal: journal.clone(),
+        table: Arc::clone(&table),
+        deny: sink::deny(&denied, &factory, &on_access),
+        isolate: Some(sink::isolate(&isolation)),
+    })?);
     let sensor = config.sensor.enabled.then(|| {
         Sensor::start(sensor::Needs {
             config: config.sensor.clone(),
             table: Arc::clone(&table),
             hashes,
             own_files: sink::own_files(&config.state_dir),
-            sink: sink::sink(&journal, &models, &witness),
+            sink: sinks.sink(),
         })
     });
     Ok(Agent {

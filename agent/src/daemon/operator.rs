@@ -159,6 +159,11 @@ fn problems(agent: &Agent) -> Vec<String> {
     if let Some(refused) = agent.factory.bundle().refused {
         problems.push(format!("the newest rule bundle was refused: {refused}"));
     }
+    let refused = agent.models.refused();
+    if let Some(first) = refused.first() {
+        let (count, origin, reason) = (refused.len(), &first.origin, &first.reason);
+        problems.push(format!("{count} detection rules were left out, first {origin}: {reason}"));
+    }
     for state in agent.sensor.iter().flat_map(crate::sensor::Sensor::states) {
         if !state.active {
             problems.push(format!(

@@ -1,43 +1,105 @@
 //! Where the sensor's events go: the prover takes its own, the rest is journalled and goes through
-//! the models.
+//! the models; what these find is responded to.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use holdfast_common::event::{EventBody, FileEvent, ModelDetection};
+use holdfast_common::event::{EventBody, FileEvent};
 use holdfast_common::process::{ProcessInfo, ProcessKey, printable};
 use uuid::Uuid;
 
 use crate::detect::Models;
+use crate::isolate::Isolation;
 use crate::journal::Journal;
+use crate::on_access::{self, OnAccess};
 use crate::prove::Witness;
-use crate::on_access;
+use crate::respond::{self, DenyList, ModelResponder};
+use crate::scan::WorkerFactory;
 use crate::sensor::{self, ProcessTable};
 
-/// Called by the sensor's threads for each event; never waits for the sensor.
-pub(super) fn sink(
-    journal: &Journal,
-    models: &Arc<Models>,
-    witness: &Arc<Witness>,
-) -> sensor::Sink {
-    let (journal, models, witness) = (journal.clone(), Arc::clone(models), Arc::clone(witness));
-    Box::new(move |body| {
-        if witness.takes(&body) {
+/// What every sink needs. Clones share it.
+#[derive(Clone)]
+pub(super) struct Sinks {
+    journal: Journal,
+    models: Arc<Models>,
+    witness: Arc<Witness>,
+    /// Denying needs what is built after the first sink.
+    responses: Arc<OnceLock<ModelResponder>>,
+}
+
+impl Sinks {
+    pub(super) fn new(journal: &Journal, models: &Arc<Models>, witness: &Arc<Witness>) -> Self {
+        Self {
+            journal: journal.clone(),
+            models: Arc::clone(models),
+            witness: Arc::clone(witness),
+            responses: Arc::default(),
+        }
+    }
+
+    /// From now on models have responses.
+    pub(super) fn respond_with(&self, responses: ModelResponder) {
+        // It is called once.
+        drop(self.responses.set(responses));
+    }
+
+    /// Called by the sensor's threads for each event; never waits for the sensor.
+    pub(super) fn sink(&self) -> sensor::Sink {
+        let sinks = self.clone();
+        Box::new(move |body| sinks.take(body))
+    }
+
+    fn take(&self, body: EventBody) {
+        let id = Uuid::now_v7();
+        if self.witness.takes(&body) {
             // Its start is what its model is to fire for; the rest must fire nothing.
             if matches!(body, EventBody::Exec(_)) {
-                models
-                    .evaluate(Uuid::now_v7(), &body)
-                    .iter()
-                    .for_each(|detection| witness.fired(detection));
+                let fired = self.models.evaluate(id, &body);
+                fired.iter().for_each(|detection| self.witness.fired(detection));
             }
             return;
         }
-        let id = Uuid::now_v7();
-        let detections = models.evaluate(id, &body);
-        journal.record_as(id, body);
+        let detections = self.models.evaluate(id, &body);
+        self.journal.record_as(id, body);
         for detection in detections {
-            report_model(&journal, detection);
+            match self.responses.get() {
+                Some(responses) => {
+                    let wanted = self.models.responses(&detection);
+                    responses.respond(detection, wanted);
+                }
+                None => drop(self.journal.record(EventBody::Model(Box::new(detection)))),
+            }
         }
+    }
+}
+
+/// Content that a response denies becomes a rule, and all older verdicts are dropped.
+pub(super) fn deny(
+    list: &Arc<DenyList>,
+    factory: &Arc<WorkerFactory>,
+    on_access: &Arc<OnAccess>,
+) -> respond::Act<respond::Denied> {
+    let (list, factory) = (Arc::clone(list), Arc::clone(factory));
+    let on_access = Arc::clone(on_access);
+    Box::new(move |new| {
+        let what = format!("denied {} ({})", new.path, new.sha256);
+        if list.add(new).map_err(|error| crate::error_chain(&error))? {
+            factory.set_denied(list.lines());
+            factory.reload().map_err(|error| crate::error_chain(&error))?;
+            on_access.renew();
+        }
+        Ok(what)
+    })
+}
+
+/// Cuts the host off for a reason.
+pub(super) fn isolate(isolation: &Arc<Isolation>) -> respond::Act<String> {
+    let isolation = Arc::clone(isolation);
+    Box::new(move |reason| {
+        let state = isolation.isolate(&reason, None).map_err(|error| crate::error_chain(&error))?;
+        let left =
+            if state.allowed.is_empty() { "nothing".into() } else { state.allowed.join(", ") };
+        Ok(format!("isolated; {left} stays reachable"))
     })
 }
 
@@ -61,16 +123,6 @@ pub(super) fn mass_rewrites(table: &Arc<ProcessTable>, sink: sensor::Sink) -> on
             count: mass.count,
         })));
     })
-}
-
-fn report_model(journal: &Journal, detection: ModelDetection) {
-    tracing::warn!(
-        model = detection.title,
-        pid = detection.process.key.pid,
-        command_line = detection.process.command_line(),
-        "detection model fired"
-    );
-    journal.record(EventBody::Model(Box::new(detection)));
 }
 
 /// Patterns of the agent's own files: programs and state.

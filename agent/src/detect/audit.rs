@@ -12,6 +12,9 @@ use rsigma_eval::event::EventValue;
 
 use super::view::{Subject, number, text};
 
+/// All arguments with one space between them: no field of auditd's, for keywords alone.
+pub(super) const LINE: &str = "line";
+
 /// Besides the numbered arguments.
 pub(super) const EXECVE_FIELDS: [&str; 2] = ["type", "argc"];
 pub(super) const SYSCALL_FIELDS: [&str; 14] = [
@@ -85,6 +88,7 @@ pub(super) fn argument_number(field: &str) -> Option<usize> {
 pub(super) fn execve_field<'a>(subject: &'a Subject<'a>, field: &str) -> Option<EventValue<'a>> {
     match field {
         "type" => fixed("EXECVE"),
+        LINE => text(subject.line()),
         "argc" => number(i64::try_from(subject.process.args.len()).unwrap_or(i64::MAX)),
         argument => {
             let argument = subject.process.args.get(argument_number(argument)?)?;

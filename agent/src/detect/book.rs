@@ -16,11 +16,8 @@ use super::correlate::{Correlations, Feed};
 use super::engine::Engine;
 use super::reach;
 use super::rules::{Collected, FolderError, Refused};
-use super::shipped::SHIPPED;
 use crate::config::{Response, Responses};
 
-/// Origin of what this program brings along.
-pub const SHIPPED_ORIGIN: &str = "shipped";
 const ADVICE_MAX: usize = 4096;
 
 /// The models.
@@ -78,9 +75,7 @@ impl Book {
     /// Why the folder as a whole cannot be used.
     pub fn read(folder: Option<&Path>) -> Result<Self, FolderError> {
         let mut collected = Collected::default();
-        for text in SHIPPED {
-            collected.add(SHIPPED_ORIGIN, text);
-        }
+        collected.add_shipped();
         if let Some(folder) = folder {
             collected.add_folder(folder)?;
         }

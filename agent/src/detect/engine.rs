@@ -37,7 +37,7 @@ impl Engine {
                 continue;
             }
             let compiled: Vec<_> = own.iter().map(|number| &rules[*number]).collect();
-            tables.push(Some(Table { prefilter: Prefilter::new(&compiled)?, rules: own }));
+            tables.push(Some(Table { prefilter: Prefilter::new(source, &compiled)?, rules: own }));
         }
         Ok(Self { rules, tables })
     }

@@ -13,6 +13,10 @@ use rsigma_eval::{CompiledRule, Engine as Compiler, compile_rule};
 use rsigma_parser::value::{SpecialChar, StringPart};
 use rsigma_parser::{Detection, Modifier, SigmaCollection, SigmaRule, SigmaValue};
 
+use super::shipped::SHIPPED;
+
+/// Origin of what this program brings along.
+const SHIPPED_ORIGIN: &str = "shipped";
 /// Largest file.
 const FILE_MAX: u64 = 1 << 20;
 /// Most files in a folder and below it.
@@ -73,6 +77,13 @@ pub enum FolderError {
 }
 
 impl Collected {
+    /// Takes the models in that this program brings along.
+    pub fn add_shipped(&mut self) {
+        for text in SHIPPED {
+            self.add(SHIPPED_ORIGIN, text);
+        }
+    }
+
     /// Takes the rules of one text in.
     pub fn add(&mut self, origin: &str, text: &str) {
         let mut collection = match rsigma_parser::parse_sigma_yaml(text) {

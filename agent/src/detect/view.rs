@@ -106,6 +106,8 @@ const PROCESS_FIELDS: [&str; 31] = [
     "PROMPT_COMMAND",
     "Count",
 ];
+const KEYWORD_FIELDS: [&str; 6] =
+    ["CommandLine", "Image", "ParentCommandLine", "ParentImage", "CurrentDirectory", "Script"];
 const NETWORK_FIELDS: [&str; 9] = [
     "Action",
     "Protocol",
@@ -207,6 +209,18 @@ impl Source {
             Self::AuditExecve => &audit::EXECVE_FIELDS,
             Self::AuditSyscall => &audit::SYSCALL_FIELDS,
             Self::AuditPath => &audit::PATH_FIELDS,
+        }
+    }
+
+    /// Where keywords are looked for: the texts of people and programs, not ids and numbers.
+    #[must_use]
+    pub const fn keyword_fields(self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            // The line: a keyword may reach over two arguments.
+            Self::AuditExecve => (&[audit::LINE], &[]),
+            Self::AuditSyscall => (&["exe", "comm"], &[]),
+            Self::AuditPath => (&["name"], &[]),
+            _ => (&KEYWORD_FIELDS, self.own_fields()),
         }
     }
 
@@ -479,18 +493,15 @@ impl<'a> View<'a> {
         as_text(&self.field(field)?)
     }
 
-    /// Calls `visit` with every text of the event, until it returns true.
+    /// Calls `visit` with every text that keywords are looked for in, until it returns true.
     fn any_text(&self, visit: &mut dyn FnMut(&str) -> bool) -> bool {
-        if self.source == Source::AuditExecve {
-            // The whole line first: a keyword may reach over two arguments.
-            return visit("EXECVE") || visit(self.subject.line());
-        }
-        self.source.fields().any(|field| match self.field(field) {
-            Some(EventValue::Str(text)) => visit(&text),
+        let (shared, own) = self.source.keyword_fields();
+        shared.iter().chain(own).any(|field| match self.field(field) {
             Some(EventValue::Array(all)) => {
                 all.iter().any(|one| one.as_str().is_some_and(|text| visit(&text)))
             }
-            _ => false,
+            Some(value) => value.as_str().is_some_and(|text| visit(&text)),
+            None => false,
         })
     }
 }
@@ -531,7 +542,7 @@ impl SigmaEvent for View<'_> {
             for (number, argument) in self.subject.process.args.iter().enumerate() {
                 fields.insert(format!("a{number}"), argument.clone().into());
             }
-            fields.insert("line".to_owned(), self.subject.line().into());
+            fields.insert(audit::LINE.to_owned(), self.subject.line().into());
         }
         Value::Object(fields)
     }

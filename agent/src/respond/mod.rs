@@ -4,12 +4,16 @@
 //! Three threads, one duty each, so that no wait of one delays another: [`attribute`] looks
 //! openers up, [`act`] seals files, [`failures`] puts equal failures together. None of them
 //! answers a held open: the permission loop does, when it is told, and at the deadline anyway.
-//! All queues are bounded; the permission loop never waits for any of them.
+//! All queues are bounded; the permission loop never waits for any of them. [`model`] is the fourth:
+//! it carries out what follows a detection model ([`tree`], [`denied`]).
 
 mod act;
 mod allowed;
 mod attribute;
+mod denied;
 mod failures;
+mod model;
+mod tree;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
@@ -19,6 +23,8 @@ use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signat
 pub use self::act::{Judged, Respond, malware_event};
 pub use self::allowed::{AllowList, AllowListError};
 pub(crate) use self::attribute::path_of;
+pub use self::denied::{Denied, DenyList, DenyListError};
+pub use self::model::{Act, ModelResponder, Needs as ModelNeeds};
 
 use crate::journal::Journal;
 use crate::prove::Witness;

@@ -17,6 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::worker::image::{self, RuleKind};
 
+/// Name of the list of denied content; a folder's files have no brackets in front.
+const DENIED: &str = "(denied).sha256";
+
 /// The image of one rules folder.
 #[derive(Debug)]
 pub struct BundleSource {
@@ -68,29 +71,34 @@ pub enum BundleError {
 }
 
 impl BundleSource {
-    /// The image without any file: the built-in rules alone.
-    ///
-    /// # Errors
-    /// [`BundleError::Image`]
-    pub fn builtin() -> Result<Self, BundleError> {
-        let writer = ImageWriter::new()?;
-        writer.seal()
-    }
-
     /// Reads a folder whose files hold at most `limit` bytes together. Files whose names begin
     /// with a dot or end in `.md` or `.txt` are notes and are left out.
     ///
     /// # Errors
     /// [`BundleError`] with the path; nothing is half read.
     pub fn read(folder: &Path, limit: u64) -> Result<Self, BundleError> {
-        let folder_file = open_folder(folder)?;
+        Self::read_with(Some(folder), limit, "")
+    }
+
+    /// The same, with a hash list of our own behind the files of the folder. Without both it is
+    /// the built-in rules alone.
+    ///
+    /// # Errors
+    /// As [`BundleSource::read`].
+    pub fn read_with(folder: Option<&Path>, limit: u64, denied: &str) -> Result<Self, BundleError> {
         let mut writer = ImageWriter::new()?;
-        let mut left = limit;
-        for name in rule_names(folder, &folder_file)? {
-            let content = read_file(folder, &folder_file, &name, left)?
-                .ok_or_else(|| BundleError::TooLarge { path: folder.to_owned(), limit })?;
-            left -= content.len() as u64;
-            writer.add(&name, &content)?;
+        if let Some(folder) = folder {
+            let folder_file = open_folder(folder)?;
+            let mut left = limit;
+            for name in rule_names(folder, &folder_file)? {
+                let content = read_file(folder, &folder_file, &name, left)?
+                    .ok_or_else(|| BundleError::TooLarge { path: folder.to_owned(), limit })?;
+                left -= content.len() as u64;
+                writer.add(&name, &content)?;
+            }
+        }
+        if !denied.is_empty() {
+            writer.add(DENIED, denied.as_bytes())?;
         }
         writer.seal()
     }
@@ -275,9 +283,19 @@ mod tests {
     #[test]
     fn a_missing_folder_is_an_error_and_an_empty_one_is_not() {
         let empty = BundleSource::read(folder(&[]).path(), 1000).expect("empty");
-        assert_eq!(empty.digest(), BundleSource::builtin().expect("built in").digest());
+        assert_eq!(
+            empty.digest(),
+            BundleSource::read_with(None, 0, "").expect("built in").digest()
+        );
         let error = BundleSource::read(Path::new("/nonexistent/rules"), 1000).expect_err("missing");
         assert_eq!(error.to_string(), "cannot read /nonexistent/rules");
+    }
+
+    #[test]
+    fn denied_content_is_one_more_list() {
+        let plain = BundleSource::read_with(None, 0, "").expect("plain");
+        let denied = BundleSource::read_with(None, 0, "ab Holdfast.Denied.X\n").expect("denied");
+        assert_ne!(plain.digest(), denied.digest());
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct WorkerFactory {
     limits: Limits,
     keeper: Keeper,
     current: Mutex<Current>,
+    /// A hash list besides the folder: content that responses denied.
+    denied: Mutex<String>,
     /// One reload at a time.
     reload: Mutex<()>,
     starting: AtomicUsize,
@@ -107,11 +109,12 @@ impl WorkerFactory {
     /// # Errors
     /// [`ScanError`]; without a good bundle there is no factory.
     pub fn new(config: &config::Scan, binary: PathBuf) -> Result<Self, ScanError> {
-        Self::start_with(config, binary, None)
+        Self::start_with(config, binary, None, String::new())
     }
 
     /// As [`WorkerFactory::new`], keeping each good bundle in the state folder. Where the bundle
     /// is bad now, the one that was good last is used, and [`bundle`](Self::bundle) says why.
+    /// `denied` is one more hash list (`*.sha256`).
     ///
     /// # Errors
     /// [`ScanError`], when there is no such bundle either.
@@ -119,15 +122,17 @@ impl WorkerFactory {
         config: &config::Scan,
         binary: PathBuf,
         state: &Path,
+        denied: String,
     ) -> Result<Self, ScanError> {
         let last_good = config.bundle.as_deref().map(|folder| LastGood::new(state, folder));
-        Self::start_with(config, binary, last_good)
+        Self::start_with(config, binary, last_good, denied)
     }
 
     fn start_with(
         config: &config::Scan,
         binary: PathBuf,
         last_good: Option<LastGood>,
+        denied: String,
     ) -> Result<Self, ScanError> {
         let (uid, gid) = worker_user(Path::new("/etc/passwd"));
         let limits =
@@ -141,15 +146,16 @@ impl WorkerFactory {
             limits,
             keeper,
             current: Mutex::new(Current {
-                source: Arc::new(BundleSource::builtin()?),
+                source: Arc::new(BundleSource::read_with(None, 0, "")?),
                 state: BundleState::default(),
                 generation: 0,
                 missing: 0,
             }),
+            denied: Mutex::new(denied.clone()),
             reload: Mutex::new(()),
             starting: AtomicUsize::new(0),
         };
-        let proven = read_bundle(config.bundle.as_deref(), limits)
+        let proven = read_bundle(config.bundle.as_deref(), limits, &denied)
             .map_err(ScanError::from)
             .and_then(|source| factory.prove_patiently(&Arc::new(source)));
         if let Err(error) = proven {
@@ -202,6 +208,11 @@ impl WorkerFactory {
         self.start(&source, generation).map(|(worker, _)| worker)
     }
 
+    /// Takes another list of denied content, for the next [`WorkerFactory::reload`].
+    pub fn set_denied(&self, list: String) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = list;
+    }
+
     /// Reads the folder again. Whole or not at all: on an error the last good bundle stays in
     /// use, and [`bundle`](Self::bundle) says why. Workers that run keep their old rules: see
     /// [`Worker::generation`].
@@ -210,7 +221,8 @@ impl WorkerFactory {
     /// [`ScanError`]
     pub fn reload(&self) -> Result<BundleState, ScanError> {
         let _one = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
-        let proven = read_bundle(self.folder.as_deref(), self.limits)
+        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let proven = read_bundle(self.folder.as_deref(), self.limits, &denied)
             .map_err(ScanError::from)
             .and_then(|source| self.prove(Arc::new(source)));
         if let Err(error) = &proven {
@@ -329,11 +341,12 @@ impl Drop for Starting<'_> {
 }
 
 /// A quarter of a worker's memory for the text of the rules; the rest for what is made of it.
-fn read_bundle(folder: Option<&Path>, limits: Limits) -> Result<BundleSource, BundleError> {
-    match folder {
-        Some(folder) => BundleSource::read(folder, limits.memory / 4),
-        None => BundleSource::builtin(),
-    }
+fn read_bundle(
+    folder: Option<&Path>,
+    limits: Limits,
+    denied: &str,
+) -> Result<BundleSource, BundleError> {
+    BundleSource::read_with(folder, limits.memory / 4, denied)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

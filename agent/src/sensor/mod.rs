@@ -239,13 +239,7 @@ impl Sensor {
             | Kind::BpfLoad
             | Kind::Memfd
             | Kind::Mount
-            | Kind::Namespaces
-            | Kind::Connect
-            | Kind::Accept
-            | Kind::Bind
-            | Kind::Listen
-            | Kind::Send
-            | Kind::Dns => true,
+            | Kind::Namespaces => true,
         };
         if !missed && !sight.active {
             return None;

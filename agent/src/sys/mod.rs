@@ -5,6 +5,7 @@
 
 pub mod attributes;
 pub mod bpf;
+pub mod bpf_probe;
 pub mod close_range;
 pub mod descriptors;
 pub mod fanotify;

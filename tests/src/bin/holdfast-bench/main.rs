@@ -10,6 +10,7 @@ mod isolation;
 mod listener;
 mod on_access;
 mod sensor;
+mod sigma;
 mod workload;
 
 use std::path::PathBuf;
@@ -42,6 +43,11 @@ fn run(arguments: Vec<String>) -> Result<()> {
         }
         // The senders of the isolation bench.
         Some("flood") => isolation::send_all_the_time(&arguments.next().unwrap_or_default()),
+        // One figure of `sensor`, alone.
+        Some("sigma") => {
+            println!("sigma_rate: {:.0} events/s", sigma::sigma_rate()?);
+            Ok(())
+        }
         // The process that the bench compares with: see `listener`.
         Some("listener") => match (arguments.next(), arguments.next()) {
             (Some(path), marks) => listener::run(&PathBuf::from(path), marks.is_some()),
