@@ -9,6 +9,7 @@ mod figures;
 mod isolation;
 mod listener;
 mod on_access;
+mod sensor;
 mod workload;
 
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: holdfast-bench on-access|isolation [--json FILE] [--rounds N]";
+const USAGE: &str = "usage: holdfast-bench on-access|sensor|isolation [--json FILE] [--rounds N]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -31,10 +32,11 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<String>) -> Result<()> {
     let mut arguments = arguments.into_iter();
     match arguments.next().as_deref() {
-        Some("on-access") => {
+        Some(name @ ("on-access" | "sensor")) => {
+            let measure = if name == "sensor" { sensor::run } else { on_access::run };
             let options = Options::parse(arguments)?;
             holdfast_tests::require_root();
-            let figures = on_access::run(options.rounds)?;
+            let figures = measure(options.rounds)?;
             figures.print();
             figures.write(options.json.as_deref())
         }
@@ -42,9 +44,7 @@ fn run(arguments: Vec<String>) -> Result<()> {
             let options = Options::parse(arguments)?;
             holdfast_tests::require_root();
             let mut figures = figures::Figures::default();
-            let value = isolation::isolate_latency_ms()?;
-            let meaning = "isolate to the last packet out, p95 of 20, ms";
-            figures.add("isolate_latency_ms", value, meaning, Some("<= 50"));
+            isolation::measure_into(&mut figures)?;
             figures.print();
             figures.write(options.json.as_deref())
         }
