@@ -202,6 +202,26 @@ impl World {
         all
     }
 
+    /// How long a new interface of the host was there before both its programs were.
+    pub fn covered_after(&self, name: &str) -> Duration {
+        use holdfast_agent::sys::bpf::{Hook, attached_programs};
+        let watch = || {
+            let family = rustix::net::AddressFamily::INET;
+            let any = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None)?;
+            let there = || rustix::net::netdevice::name_to_index(&any, name).ok();
+            let index = eager(there);
+            let appeared = Instant::now();
+            eager(|| {
+                let covered = [Hook::TcxIngress, Hook::TcxEgress].iter().all(|hook| {
+                    attached_programs(index, *hook).is_ok_and(|programs| !programs.is_empty())
+                });
+                covered.then_some(())
+            });
+            Ok(appeared.elapsed())
+        };
+        self.lab.inside("host", watch).expect("interface")
+    }
+
     /// Programs at one of the host's interfaces, in and out.
     pub fn at_interface(&self, name: &str) -> [Vec<u32>; 2] {
         use holdfast_agent::sys::bpf::{Hook, attached_programs};
@@ -213,6 +233,18 @@ impl World {
                 .map(|hook| attached_programs(index, hook).unwrap_or_default()))
         };
         self.lab.inside("host", look).expect("interface")
+    }
+}
+
+/// Looks all the time: a pause between looks would be part of what is measured.
+fn eager<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match look() {
+            Some(value) => return value,
+            None => assert!(Instant::now() < end, "never within {PATIENCE:?}"),
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -45,13 +45,8 @@ pub fn run(rounds: usize) -> Result<Figures> {
     account(&scratch, &mut figures)?;
     eprintln!("{SNIFFERS} captures");
     sniff(&scratch, &mut figures)?;
-    eprintln!("isolation");
-    figures.add(
-        "isolate_latency_ms",
-        isolation::isolate_latency_ms()?,
-        "isolate to the last packet out, p95 of 20",
-        Some("<= 50"),
-    );
+    eprintln!("isolation, 20 rounds");
+    isolation::measure_into(&mut figures)?;
     Ok(figures)
 }
 
