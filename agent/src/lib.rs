@@ -13,6 +13,7 @@ pub mod detect;
 pub mod isolate;
 pub mod journal;
 pub mod on_access;
+pub mod prove;
 pub mod quarantine;
 pub mod respond;
 pub mod scan;
