@@ -39,6 +39,9 @@ pub struct Config {
     /// Self-proof.
     #[serde(default)]
     pub self_proof: SelfProof,
+    /// Self-protection.
+    #[serde(default)]
+    pub self_protection: SelfProtection,
 }
 
 /// `[on_access]`
@@ -222,6 +225,28 @@ impl Default for SelfProof {
     }
 }
 
+/// `[self_protection]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelfProtection {
+    /// Deny, where the kernel can.
+    pub enabled: bool,
+    /// Executables that, with all that they start, may change and stop the agent: absolute paths,
+    /// looked up once when the agent starts. Those that are not there are left out.
+    #[serde(deserialize_with = "absolute")]
+    pub package_managers: Vec<PathBuf>,
+}
+
+impl Default for SelfProtection {
+    fn default() -> Self {
+        let paths = ["dpkg", "rpm", "dnf5", "microdnf", "zypper"];
+        Self {
+            enabled: true,
+            package_managers: paths.iter().map(|name| Path::new("/usr/bin").join(name)).collect(),
+        }
+    }
+}
+
 /// A number of bytes: an integer, or text such as `"64 MiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -310,6 +335,21 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         Ok(Duration::from_secs(seconds))
     } else {
         Err(serde::de::Error::custom("interval_s must be 5 to 86400"))
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    /// The programs' table has room for more.
+    const MOST: usize = 64;
+    let list = Vec::<PathBuf>::deserialize(deserializer)?;
+    if list.len() > MOST {
+        return Err(serde::de::Error::custom(format!("at most {MOST} paths")));
+    }
+    match list.iter().find(|path| !path.is_absolute()) {
+        None => Ok(list),
+        Some(path) => {
+            Err(serde::de::Error::custom(format!("{} is not an absolute path", path.display())))
+        }
     }
 }
 
@@ -477,6 +517,16 @@ mode = "block"
             let text = format!("{SMALLEST}[isolation]\nallow = [\"{bad}\"]\n");
             assert!(Config::parse(&text).expect_err(bad).contains("is not an endpoint"));
         }
+    }
+
+    #[test]
+    fn package_managers_are_absolute_paths() {
+        let config = Config::parse(SMALLEST).expect("smallest config");
+        assert!(config.self_protection.enabled);
+        assert!(config.self_protection.package_managers.contains(&PathBuf::from("/usr/bin/dpkg")));
+        let text = format!("{SMALLEST}[self_protection]\npackage_managers = [\"dpkg\"]\n");
+        let error = Config::parse(&text).expect_err("relative");
+        assert!(error.contains("dpkg is not an absolute path"), "{error}");
     }
 
     #[test]

@@ -201,6 +201,7 @@ fn status(problems: &[&str]) -> Reply {
         }],
         journal_events: 9,
         journal_dropped: 0,
+        isolated: false,
     }))
 }
 

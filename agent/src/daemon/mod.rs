@@ -3,7 +3,7 @@
 //! ```text
 //!  config → state folder → journal, isolation, vault, allow list, models
 //!         → scan workers → process table → responder → on access (marks stand: ready)
-//!         → sensor → control socket → wait for a signal → on access stops first
+//!         → sensor → control socket → self-protection → wait for a signal → on access stops first
 //! ```
 //!
 //! INVARIANT: whatever fails after the marks stand is reported and leaves protection standing;
@@ -29,6 +29,7 @@ use self::state::StateDir;
 use crate::config::Config;
 use crate::control::Server;
 use crate::detect::{Models, ModelsError};
+use crate::guard::{self, Guard, Own, Seen};
 use crate::isolate::Isolation;
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
@@ -43,8 +44,8 @@ pub const EXIT_CONFIG: u8 = 78;
 
 /// Runs the agent until a signal ends it.
 #[must_use]
-pub fn main(config: &Path) -> ExitCode {
-    let config = match Config::load(config) {
+pub fn main(config_path: &Path) -> ExitCode {
+    let config = match Config::load(config_path) {
         Ok(config) => config,
         Err(error) => return refuse(EXIT_CONFIG, &crate::error_chain(&error)),
     };
@@ -53,7 +54,7 @@ pub fn main(config: &Path) -> ExitCode {
         Err(error) => return refuse(EXIT_CONFIG, &crate::error_chain(&error)),
     };
     prepare_process();
-    match run(config, &state) {
+    match run(config, config_path, &state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(exit_code(&error), &format!("{error:#}")),
     }
@@ -103,12 +104,16 @@ pub(crate) struct Agent {
     pub(crate) sensor: Option<Sensor>,
     pub(crate) isolation: Isolation,
     pub(crate) witness: Arc<Witness>,
+    pub(crate) table: Arc<ProcessTable>,
+    pub(crate) tampering: Arc<Seen>,
     /// There once the rest stands.
     pub(crate) prover: OnceLock<Prover>,
+    /// Last of all.
+    pub(crate) guard: OnceLock<Guard>,
     pub(crate) ready: Instant,
 }
 
-fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
+fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<()> {
     let agent = Arc::new(build(config, state)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
@@ -119,12 +124,16 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
     let server = Server::start(&agent.config.socket, operator)?;
     announce(&agent, state);
     start_prover(&agent);
+    start_guard(&agent, config_path);
     runtime.block_on(watch::until_told_to_stop(&agent, state, signals));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // First of all, so that nobody waits for what follows.
     agent.on_access.stop();
     if let Some(prover) = agent.prover.get() {
         prover.stop();
+    }
+    if let Some(guard) = agent.guard.get() {
+        guard.stop();
     }
     drop(server);
     agent.journal.record(EventBody::AgentStopped);
@@ -167,7 +176,11 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         let until_ms = jiff::Timestamp::now().as_millisecond();
         journal.record(EventBody::ProtectionGap(ProtectionGap { from_ms, until_ms }));
     }
-    let sensor = config.sensor.enabled.then(|| start_sensor(&table, &journal, &models, &witness));
+    let tampering = Arc::new(Seen::new(Own::current()));
+    let sensor = config
+        .sensor
+        .enabled
+        .then(|| start_sensor(&table, &journal, &models, &witness, &tampering));
     Ok(Agent {
         config,
         host,
@@ -181,7 +194,10 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         sensor,
         isolation,
         witness,
+        table,
+        tampering,
         prover: OnceLock::new(),
+        guard: OnceLock::new(),
         ready: Instant::now(),
     })
 }
@@ -201,8 +217,10 @@ fn start_sensor(
     journal: &Journal,
     models: &Arc<Models>,
     witness: &Arc<Witness>,
+    tampering: &Arc<Seen>,
 ) -> Sensor {
     let (journal, models, witness) = (journal.clone(), Arc::clone(models), Arc::clone(witness));
+    let tampering = Arc::clone(tampering);
     Sensor::start(
         Arc::clone(table),
         Box::new(move |body| {
@@ -214,6 +232,9 @@ fn start_sensor(
                 return;
             }
             let detections = models.evaluate(&body);
+            if let Some(seen) = tampering.tampering_of(&body) {
+                journal.record(EventBody::Tampering(Box::new(seen)));
+            }
             journal.record(body);
             for detection in detections {
                 report_model(&journal, detection);
@@ -242,6 +263,22 @@ fn start_prover(agent: &Arc<Agent>) {
         Ok(prover) => drop(agent.prover.set(prover)),
         Err(error) => tracing::error!(%error, "the self-proof does not start"),
     }
+}
+
+/// Without it the agent protects all the same, but not itself.
+fn start_guard(agent: &Arc<Agent>, config_path: &Path) {
+    let journal = agent.journal.clone();
+    let guard = Guard::start(guard::Needs {
+        config: agent.config.clone(),
+        config_path: config_path.to_owned(),
+        table: Arc::clone(&agent.table),
+        seen: Arc::clone(&agent.tampering),
+        report: Box::new(move |body| {
+            journal.record(body);
+        }),
+    });
+    // It is started once.
+    drop(agent.guard.set(guard));
 }
 
 /// Protection stands and the socket answers: say so to people, systemd and the journal.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::control::{Answerer, Operator};
 use crate::daemon::demand::DemandScan;
 use crate::daemon::{Agent, watch};
+use crate::guard::Guard;
 use crate::journal::{Filter, Next};
 use crate::prove::Prover;
 
@@ -150,6 +151,7 @@ fn problems(agent: &Agent) -> Vec<String> {
         }
     }
     problems.extend(agent.isolation.problems());
+    problems.extend(agent.guard.get().map(Guard::problems).unwrap_or_default());
     problems.extend(agent.prover.get().map(Prover::problems).unwrap_or_default());
     problems
 }
@@ -198,6 +200,7 @@ fn doctor(agent: &Agent) -> Vec<DoctorLine> {
         }),
     }
     lines.extend(agent.isolation.doctor());
+    lines.extend(agent.guard.get().map(Guard::doctor).unwrap_or_default());
     lines
 }
 

@@ -5,6 +5,7 @@
 //! panic is a failure, with its message. Every scenario runs in a process of its own, with a
 //! deadline, after `/mnt/ext4` is mounted.
 
+mod guarding;
 mod kernel;
 mod protection;
 mod sensing;
@@ -38,6 +39,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("eicar_on_overlay_is_denied_and_quarantined", protection::eicar_on_overlay),
     ("later_open_of_a_clean_file_stays_in_the_kernel", protection::later_open_stays_in_the_kernel),
     ("killed_agent_lets_held_opens_go", protection::killed_agent_lets_held_opens_go),
+    (
+        "another_process_of_root_is_denied_and_told",
+        guarding::another_process_of_root_is_denied_and_told,
+    ),
 ];
 
 /// What a scenario's helper processes do, since guests have no interpreter: `guest --act NAME`.
@@ -46,6 +51,7 @@ pub const SCENARIOS: &[Scenario] = &[
 pub fn act(name: &str) -> ExitCode {
     match name {
         "packet-socket" => sensing::open_packet_socket(),
+        "tamper" => guarding::act(),
         _ => ExitCode::from(64),
     }
 }
