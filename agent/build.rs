@@ -1,15 +1,19 @@
 //! Finds the eBPF objects that the agent embeds, and refuses those that are not made from these
 //! sources. Builds nothing itself: that is `cargo xtask build`.
 //!
-//! `HOLDFAST_BPF_OBJECT` and `HOLDFAST_ISOLATION_OBJECT` name others, which are taken as they are.
+//! `HOLDFAST_BPF_OBJECT`, `HOLDFAST_ISOLATION_OBJECT` and `HOLDFAST_GUARD_OBJECT` name others, which
+//! are taken as they are.
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 /// Each object's variable and its file in target/bpf.
-const OBJECTS: [(&str, &str); 2] =
-    [("HOLDFAST_BPF_OBJECT", "holdfast.o"), ("HOLDFAST_ISOLATION_OBJECT", "isolation.o")];
+const OBJECTS: [(&str, &str); 3] = [
+    ("HOLDFAST_BPF_OBJECT", "holdfast.o"),
+    ("HOLDFAST_ISOLATION_OBJECT", "isolation.o"),
+    ("HOLDFAST_GUARD_OBJECT", "guard.o"),
+];
 
 fn main() {
     for (variable, file) in OBJECTS {
@@ -53,6 +57,7 @@ fn inputs_digest(root: &Path) -> Result<String, String> {
     let mut files = vec![
         root.join("common/src/abi.rs"),
         root.join("common/src/cut.rs"),
+        root.join("common/src/guard.rs"),
         root.join("ebpf/Cargo.lock"),
         root.join("ebpf/Cargo.toml"),
     ];

@@ -44,6 +44,9 @@ pub struct Config {
     /// Cutting the host off.
     #[serde(default)]
     pub isolation: Isolation,
+    /// Self-protection.
+    #[serde(default)]
+    pub self_protection: SelfProtection,
 }
 
 /// `[on_access]`
@@ -273,6 +276,28 @@ impl Default for Isolation {
     }
 }
 
+/// `[self_protection]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelfProtection {
+    /// Deny, where the kernel can.
+    pub enabled: bool,
+    /// Executables that, with all that they start, may change and stop the agent: absolute paths,
+    /// looked up once when the agent starts. Those that are not there are left out.
+    #[serde(deserialize_with = "absolute_paths")]
+    pub package_managers: Vec<PathBuf>,
+}
+
+impl Default for SelfProtection {
+    fn default() -> Self {
+        let paths = ["dpkg", "rpm", "dnf5", "microdnf", "zypper"];
+        Self {
+            enabled: true,
+            package_managers: paths.iter().map(|name| Path::new("/usr/bin").join(name)).collect(),
+        }
+    }
+}
+
 /// One response or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Responses(pub Vec<Response>);
@@ -365,6 +390,21 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         Ok(Duration::from_secs(seconds))
     } else {
         Err(serde::de::Error::custom("interval_s must be 5 to 86400"))
+    }
+}
+
+fn absolute_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    /// The programs' table has room for more.
+    const MOST: usize = 64;
+    let list = Vec::<PathBuf>::deserialize(deserializer)?;
+    if list.len() > MOST {
+        return Err(serde::de::Error::custom(format!("at most {MOST} paths")));
+    }
+    match list.iter().find(|path| !path.is_absolute()) {
+        None => Ok(list),
+        Some(path) => {
+            Err(serde::de::Error::custom(format!("{} is not an absolute path", path.display())))
+        }
     }
 }
 
@@ -579,6 +619,16 @@ mode = "block"
             let text = format!("{SMALLEST}[isolation]\nallow = [\"{bad}\"]\n");
             assert!(Config::parse(&text).expect_err(bad).contains("is not an endpoint"));
         }
+    }
+
+    #[test]
+    fn package_managers_are_absolute_paths() {
+        let config = Config::parse(SMALLEST).expect("smallest config");
+        assert!(config.self_protection.enabled);
+        assert!(config.self_protection.package_managers.contains(&PathBuf::from("/usr/bin/dpkg")));
+        let text = format!("{SMALLEST}[self_protection]\npackage_managers = [\"dpkg\"]\n");
+        let error = Config::parse(&text).expect_err("relative");
+        assert!(error.contains("dpkg is not an absolute path"), "{error}");
     }
 
     #[test]

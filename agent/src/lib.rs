@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod detect;
+pub mod guard;
 pub mod isolate;
 pub mod journal;
 pub mod on_access;

@@ -458,6 +458,9 @@ pub struct TamperingEvent {
     pub target: String,
     /// True when it was denied.
     pub denied: bool,
+    /// How many equal ones this event stands for.
+    #[serde(default = "one")]
+    pub count: u64,
 }
 
 /// A packet or raw socket.

@@ -1,11 +1,12 @@
 //! What the agent, its scan workers, the eBPF programs and the CLI must agree on.
 //!
 //! Types and their encodings only: nothing here opens a file, a socket or a clock.
-//! Without the `std` feature only [`abi`] and [`cut`] are left, which the eBPF programs share.
+//! Without the `std` feature only [`abi`], [`cut`] and [`guard`] are left, which the eBPF programs share.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 pub mod abi;
 pub mod cut;
+pub mod guard;
 
 #[cfg(feature = "std")]
 pub mod container;

@@ -154,9 +154,15 @@ impl Setup {
         } else {
             "[self_proof]\nenabled = false\n"
         };
+        // Tests stop, look into and break agents on purpose.
+        let protection = if self.tables.contains("[self_protection]") {
+            ""
+        } else {
+            "[self_protection]\nenabled = false\n"
+        };
         // TOML's basic strings have JSON's escapes.
         Ok(format!(
-            "state_dir = {}\nsocket = {}\n\n[on_access]\nprotect = {}\nmode = \"{}\"\n{}\n{}\n{proof}",
+            "state_dir = {}\nsocket = {}\n\n[on_access]\nprotect = {}\nmode = \"{}\"\n{}\n{}\n{proof}{protection}",
             serde_json::to_string(&home.join("state"))?,
             serde_json::to_string(&home.join("socket"))?,
             if self.all { "\"all\"".to_owned() } else { serde_json::to_string(&self.protect)? },

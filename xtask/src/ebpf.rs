@@ -2,8 +2,8 @@
 //!
 //! Either a rustup nightly with `rust-src` (builds `core` itself), or the distribution's rustc
 //! with its compiled `core` for BPF (Debian: `rustc-web` + `libstd-rust-web-dev-bpf`). Leaves
-//! `target/bpf/holdfast.o` and `isolation.o`, and beside them a stamp of their sources, which `agent/build.rs` compares.
-//! Installs nothing.
+//! `target/bpf/holdfast.o`, `isolation.o` and `guard.o`, and beside them a stamp of their sources,
+//! which `agent/build.rs` compares. Installs nothing.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What is built: the sensor's programs, and those of the isolation.
-const OBJECTS: [&str; 2] = ["holdfast", "isolation"];
+/// What is built: the programs of the sensor, of the isolation, of the self-protection.
+const OBJECTS: [&str; 3] = ["holdfast", "isolation", "guard"];
 
 /// A compiler that can build for BPF.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +132,7 @@ fn inputs_digest(root: &Path) -> Result<String> {
     let mut files = vec![
         root.join("common/src/abi.rs"),
         root.join("common/src/cut.rs"),
+        root.join("common/src/guard.rs"),
         root.join("ebpf/Cargo.lock"),
         root.join("ebpf/Cargo.toml"),
     ];

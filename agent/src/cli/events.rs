@@ -149,7 +149,10 @@ fn what(body: &EventBody) -> String {
         EventBody::Tampering(event) => {
             let word = if event.denied { "denied" } else { "seen" };
             let by = event.process.as_ref().map(|process| format!(": {}", who(process)));
-            format!("{} on {} {word}{}", event.action, event.target, by.unwrap_or_default())
+            let times =
+                if event.count > 1 { format!(" {} times", event.count) } else { String::new() };
+            let by = by.unwrap_or_default();
+            format!("{} on {} {word}{times}{by}", event.action, event.target)
         }
         EventBody::AgentStarted(agent) => {
             format!("version {}, kernel {}, mode {}", agent.version, agent.kernel, agent.mode)

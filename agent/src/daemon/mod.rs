@@ -3,7 +3,7 @@
 //! ```text
 //!  config → state folder → journal, isolation, vault, allow list, models
 //!         → scan workers → process table → responder → on access (marks stand: ready)
-//!         → sensor → control socket → wait for a signal → on access stops first
+//!         → sensor → control socket → self-protection → wait for a signal → on access stops first
 //! ```
 //!
 //! INVARIANT: whatever fails after the marks stand is reported and leaves protection standing;
@@ -31,6 +31,7 @@ use self::state::StateDir;
 use crate::config::Config;
 use crate::control::Server;
 use crate::detect::{Models, ModelsError};
+use crate::guard::{self, Guard, Own, Seen};
 use crate::isolate::Isolation;
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
@@ -47,8 +48,8 @@ pub const EXIT_CONFIG: u8 = 78;
 
 /// Runs the agent until a signal ends it.
 #[must_use]
-pub fn main(config: &Path) -> ExitCode {
-    let config = match Config::load(config) {
+pub fn main(config_path: &Path) -> ExitCode {
+    let config = match Config::load(config_path) {
         Ok(config) => config,
         Err(error) => return refuse(EXIT_CONFIG, &crate::error_chain(&error)),
     };
@@ -57,7 +58,7 @@ pub fn main(config: &Path) -> ExitCode {
         Err(error) => return refuse(EXIT_CONFIG, &crate::error_chain(&error)),
     };
     prepare_process();
-    match run(config, &state) {
+    match run(config, config_path, &state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(exit_code(&error), &format!("{error:#}")),
     }
@@ -107,13 +108,17 @@ pub(crate) struct Agent {
     pub(crate) on_access: Arc<OnAccess>,
     pub(crate) sensor: Option<Sensor>,
     pub(crate) witness: Arc<Witness>,
+    pub(crate) table: Arc<ProcessTable>,
+    pub(crate) tampering: Arc<Seen>,
     /// There once the rest stands.
     pub(crate) prover: OnceLock<Prover>,
     pub(crate) isolation: Arc<Isolation>,
+    /// Last of all.
+    pub(crate) guard: OnceLock<Guard>,
     pub(crate) ready: Instant,
 }
 
-fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
+fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<()> {
     let agent = Arc::new(build(config, state)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
@@ -124,12 +129,16 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
     let server = Server::start(&agent.config.socket, operator)?;
     announce(&agent, state);
     start_prover(&agent);
+    start_guard(&agent, config_path);
     runtime.block_on(watch::until_told_to_stop(&agent, state, signals));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // First of all, so that nobody waits for what follows.
     agent.on_access.stop();
     if let Some(prover) = agent.prover.get() {
         prover.stop();
+    }
+    if let Some(guard) = agent.guard.get() {
+        guard.stop();
     }
     drop(server);
     // Before the last event, since it tells what it has still seen.
@@ -162,7 +171,8 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let table = Arc::new(ProcessTable::from_proc());
     let counters = Arc::new(Counters::default());
     let witness = Arc::new(Witness::new(&std::env::current_exe()?));
-    let sinks = Sinks::new(&journal, &models, &witness);
+    let tampering = Arc::new(Seen::new(Own::current()));
+    let sinks = Sinks::new(&journal, &models, &witness, &tampering);
     let responder = Responder::start(&respond::Needs {
         journal: journal.clone(),
         vault: Arc::clone(&vault),
@@ -214,8 +224,11 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         on_access,
         sensor,
         witness,
+        table,
+        tampering,
         prover: OnceLock::new(),
         isolation,
+        guard: OnceLock::new(),
         ready: Instant::now(),
     })
 }
@@ -230,6 +243,22 @@ fn start_prover(agent: &Arc<Agent>) {
         Ok(prover) => drop(agent.prover.set(prover)),
         Err(error) => tracing::error!(%error, "the self-proof does not start"),
     }
+}
+
+/// Without it the agent protects all the same, but not itself.
+fn start_guard(agent: &Arc<Agent>, config_path: &Path) {
+    let journal = agent.journal.clone();
+    let guard = Guard::start(guard::Needs {
+        config: agent.config.clone(),
+        config_path: config_path.to_owned(),
+        table: Arc::clone(&agent.table),
+        seen: Arc::clone(&agent.tampering),
+        report: Box::new(move |body| {
+            journal.record(body);
+        }),
+    });
+    // It is started once.
+    drop(agent.guard.set(guard));
 }
 
 /// A host that is cut off stays so: this takes over what stands.

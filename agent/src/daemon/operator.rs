@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::control::{Answerer, Operator};
 use crate::daemon::demand::DemandScan;
 use crate::daemon::{Agent, watch};
+use crate::guard::Guard;
 use crate::journal::{Filter, Next};
 use crate::prove::Prover;
 
@@ -175,6 +176,7 @@ fn problems(agent: &Agent) -> Vec<String> {
     }
     problems.extend(agent.prover.get().map(Prover::problems).unwrap_or_default());
     problems.extend(agent.isolation.problems());
+    problems.extend(agent.guard.get().map(Guard::problems).unwrap_or_default());
     problems
 }
 
@@ -222,6 +224,7 @@ fn doctor(agent: &Agent) -> Vec<DoctorLine> {
         }),
     }
     lines.extend(agent.isolation.doctor());
+    lines.extend(agent.guard.get().map(Guard::doctor).unwrap_or_default());
     lines
 }
 

@@ -9,6 +9,7 @@ use holdfast_common::process::{ProcessInfo, ProcessKey, printable};
 use uuid::Uuid;
 
 use crate::detect::Models;
+use crate::guard::Seen;
 use crate::isolate::Isolation;
 use crate::journal::Journal;
 use crate::on_access::{self, OnAccess};
@@ -23,16 +24,23 @@ pub(super) struct Sinks {
     journal: Journal,
     models: Arc<Models>,
     witness: Arc<Witness>,
+    tampering: Arc<Seen>,
     /// Denying needs what is built after the first sink.
     responses: Arc<OnceLock<ModelResponder>>,
 }
 
 impl Sinks {
-    pub(super) fn new(journal: &Journal, models: &Arc<Models>, witness: &Arc<Witness>) -> Self {
+    pub(super) fn new(
+        journal: &Journal,
+        models: &Arc<Models>,
+        witness: &Arc<Witness>,
+        tampering: &Arc<Seen>,
+    ) -> Self {
         Self {
             journal: journal.clone(),
             models: Arc::clone(models),
             witness: Arc::clone(witness),
+            tampering: Arc::clone(tampering),
             responses: Arc::default(),
         }
     }
@@ -60,6 +68,9 @@ impl Sinks {
             return;
         }
         let detections = self.models.evaluate(id, &body);
+        if let Some(seen) = self.tampering.tampering_of(&body) {
+            self.journal.record(EventBody::Tampering(Box::new(seen)));
+        }
         self.journal.record_as(id, body);
         for detection in detections {
             match self.responses.get() {

@@ -5,6 +5,7 @@
 //! panic is a failure, with its message. Every scenario runs in a process of its own, with a
 //! deadline, after `/mnt/ext4` is mounted.
 
+mod guarding;
 mod isolating;
 mod kernel;
 mod protection;
@@ -51,6 +52,10 @@ pub const SCENARIOS: &[Scenario] = &[
         "isolated_guest_is_cut_off_again_without_an_agent",
         isolating::isolated_guest_is_cut_off_again_without_an_agent,
     ),
+    (
+        "another_process_of_root_is_denied_and_told",
+        guarding::another_process_of_root_is_denied_and_told,
+    ),
 ];
 
 /// What a scenario's helper processes do, since guests have no interpreter: `guest --act NAME`.
@@ -60,6 +65,7 @@ pub fn act(name: &str) -> ExitCode {
     match name {
         "packet-socket" => sensing::open_packet_socket(),
         _ if isolating::knows(name) => isolating::act(name),
+        "tamper" => guarding::act(),
         deed => sensing::act(deed),
     }
 }
