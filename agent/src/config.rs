@@ -33,6 +33,9 @@ pub struct Config {
     /// The eBPF sensor.
     #[serde(default)]
     pub sensor: Sensor,
+    /// Self-proof.
+    #[serde(default)]
+    pub self_proof: SelfProof,
 }
 
 /// `[on_access]`
@@ -172,6 +175,25 @@ impl Default for Sensor {
     }
 }
 
+/// `[self_proof]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SelfProof {
+    /// Without it the host is never green.
+    pub enabled: bool,
+    /// Between two whole rounds, 5 s to a day.
+    #[serde(rename = "interval_s", deserialize_with = "interval")]
+    pub interval: Duration,
+    /// The systemd unit that must be enabled at boot; not looked at when absent.
+    pub unit: Option<String>,
+}
+
+impl Default for SelfProof {
+    fn default() -> Self {
+        Self { enabled: true, interval: Duration::from_secs(300), unit: None }
+    }
+}
+
 /// A number of bytes: an integer, or text such as `"64 MiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
@@ -251,6 +273,15 @@ fn deadline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         Ok(Duration::from_millis(milliseconds))
     } else {
         Err(serde::de::Error::custom("deadline_ms must be 50 to 30000"))
+    }
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u64::deserialize(deserializer)?;
+    if (5..=86_400).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(serde::de::Error::custom("interval_s must be 5 to 86400"))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod detect;
 pub mod journal;
 pub mod on_access;
+pub mod prove;
 pub mod quarantine;
 pub mod respond;
 pub mod scan;

@@ -171,6 +171,9 @@ pub struct StatusReport {
     pub bundle: BundleState,
     /// Items and bytes in quarantine.
     pub quarantine: QuarantineState,
+    /// What was last proven.
+    #[serde(default)]
+    pub proof: ProofState,
     /// What the sensor sees.
     pub sensor: Vec<SensorState>,
     /// Events in the journal.
@@ -270,6 +273,38 @@ pub struct SensorState {
     pub aggregated: u64,
     /// Records declared lost.
     pub lost: u64,
+}
+
+/// The self-proof: the health of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofState {
+    /// False when it is switched off in the config.
+    pub enabled: bool,
+    /// Seconds between two whole rounds.
+    pub interval_s: u64,
+    /// When all lines were last green, milliseconds since the epoch.
+    pub last_proven_ms: Option<i64>,
+    /// One for each capability.
+    pub lines: Vec<ProofLine>,
+}
+
+/// One capability.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofLine {
+    /// Its name, e.g. `on access: /srv`.
+    pub capability: String,
+    /// Proven in the last round that tried.
+    pub ok: bool,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do when it is red.
+    pub advice: Option<String>,
+    /// When that was, milliseconds since the epoch.
+    pub time_ms: i64,
+    /// Red or green since then.
+    pub since_ms: i64,
+    /// Last green.
+    pub proven_ms: Option<i64>,
 }
 
 /// One line of `holdfast doctor`.

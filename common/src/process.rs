@@ -125,6 +125,27 @@ pub fn printable(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that [`printable`] was given. Text that it did not make comes back as it is.
+#[must_use]
+pub fn unprintable(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let escaped = match behind {
+            [b'x', high, low, ..] if *first == b'\\' => hex_pair(*high, *low),
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &behind[3..] } else { behind };
+    }
+    bytes
+}
+
+fn hex_pair(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
 /// Characters that reorder the text around them (Unicode bidirectional controls).
 fn is_direction_override(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -147,6 +168,9 @@ mod tests {
         assert_eq!(printable(b"a\nb\x1b[2J\xff"), r"a\x0ab\x1b[2J\xff");
         assert_eq!(printable("x\u{202e}y".as_bytes()), r"x\xe2\x80\xaey");
         assert_eq!(printable(br"a\x41"), r"a\x5cx41");
+        for bytes in [&b"plain \xc3\xa9"[..], b"a\nb\x1b\xff\\x41\\", br"\x", b""] {
+            assert_eq!(unprintable(&printable(bytes)), bytes);
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub enum Engine {
     Hash,
     /// A YARA rule of the bundle.
     Yara,
+    /// The agent's own marker, where the bundle has no YARA rule to find it by.
+    SelfProof,
 }
 
 /// Hashes of one file's whole content.

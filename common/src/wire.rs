@@ -174,6 +174,7 @@ impl Answer {
                             Engine::Eicar => 0,
                             Engine::Hash => 1,
                             Engine::Yara => 2,
+                            Engine::SelfProof => 3,
                         });
                         put_text(to, &signature.name, Signature::MAX_NAME);
                     }
@@ -227,6 +228,7 @@ fn get_finding(from: &mut &[u8]) -> Result<Finding, Malformed> {
                 0 => Engine::Eicar,
                 1 => Engine::Hash,
                 2 => Engine::Yara,
+                3 => Engine::SelfProof,
                 _ => return Err(Malformed),
             };
             let name = get_text(from, Signature::MAX_NAME)?;

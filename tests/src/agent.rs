@@ -116,9 +116,15 @@ impl Setup {
     }
 
     fn config(&self, home: &Path) -> Result<String> {
+        // Markers would come between a test and what it counts.
+        let proof = if self.tables.contains("[self_proof]") {
+            ""
+        } else {
+            "[self_proof]\nenabled = false\n"
+        };
         // TOML's basic strings have JSON's escapes.
         Ok(format!(
-            "state_dir = {}\nsocket = {}\n\n[on_access]\nprotect = {}\nmode = \"{}\"\n{}\n{}",
+            "state_dir = {}\nsocket = {}\n\n[on_access]\nprotect = {}\nmode = \"{}\"\n{}\n{}\n{proof}",
             serde_json::to_string(&home.join("state"))?,
             serde_json::to_string(&home.join("socket"))?,
             serde_json::to_string(&self.protect)?,

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use holdfast_common::control::{
-    BundleState, DoctorLine, FileSystemState, ModelState, OnAccessCounters, QuarantineState, Reply,
-    Request, ScanProgress, SensorState, StatusReport,
+    BundleState, DoctorLine, FileSystemState, ModelState, OnAccessCounters, ProofState,
+    QuarantineState, Reply, Request, ScanProgress, SensorState, StatusReport,
 };
 use holdfast_common::event::{Event, EventBody, FileFacts, LossEvent, MalwareDetection};
 use holdfast_common::process::ProcessInfo;
@@ -187,6 +187,7 @@ fn status(problems: &[&str]) -> Reply {
         },
         workers: 2,
         bundle: BundleState { digest: "\u{e9}".repeat(20), ..BundleState::default() },
+        proof: ProofState::default(),
         quarantine: QuarantineState { items: 1, bytes: 2048 },
         sensor: vec![SensorState {
             name: "exec".into(),

@@ -20,6 +20,8 @@ pub(crate) struct Options {
 enum Bench {
     /// What a held open costs, beside no protection and the smallest possible listener.
     OnAccess(Measure),
+    /// What watching costs and loses, and how soon it tells.
+    Sensor(Measure),
 }
 
 #[derive(Args)]
@@ -36,6 +38,7 @@ struct Measure {
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     let (name, measure) = match &options.bench {
         Bench::OnAccess(measure) => ("on-access", measure),
+        Bench::Sensor(measure) => ("sensor", measure),
     };
     let mut bench = shell::as_root_with_environment(root.join("target/release/holdfast-bench"));
     bench.arg(name);

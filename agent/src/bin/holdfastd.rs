@@ -22,6 +22,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    let mut line = std::env::args_os().skip(1);
+    if line.next().is_some_and(|word| word == holdfast_agent::prove::PROBE) {
+        return holdfast_agent::prove::probe_main(line);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -9,13 +9,19 @@ use super::text::{duration, local_time, parse_since, safe};
 use super::{CliError, Session, arguments, unexpected};
 
 /// Every kind, to refuse a misspelt one (an empty answer would look like peace).
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 18] = [
     "malware",
     "model",
     "failure",
     "quarantine",
     "exec",
     "packet_socket",
+    "activity",
+    "network",
+    "file",
+    "proof",
+    "isolation",
+    "tampering",
     "agent_started",
     "agent_stopped",
     "protection_gap",

@@ -1,6 +1,6 @@
 //! `holdfast status`, `doctor`, `models` and `bundle`: what the agent says of itself.
 
-use holdfast_common::control::{ModelState, Reply, Request, StatusReport};
+use holdfast_common::control::{ModelState, ProofState, Reply, Request, StatusReport};
 
 use super::out::Tone;
 use super::text::{duration, local_time, safe, size};
@@ -31,6 +31,7 @@ fn print_status(session: &mut Session, report: &StatusReport) -> Result<(), CliE
         let problem = out.paint(Tone::Bad, &format!("PROBLEM  {}", safe(problem)));
         out.line(&problem)?;
     }
+    out.line(&last_proven(&report.proof))?;
     out.line("")?;
     let facts = facts(report);
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -63,6 +64,29 @@ fn print_status(session: &mut Session, report: &StatusReport) -> Result<(), CliE
         .collect();
     let header = ["SENSOR", "BY", "ACTIVE", "GENERATED", "DELIVERED", "AGGREGATED", "LOST", "NOTE"];
     Ok(out.table(&header, &rows)?)
+}
+
+/// The health of the host in a line.
+fn last_proven(proof: &ProofState) -> String {
+    if !proof.enabled {
+        return "never proven: self-proof is switched off".to_owned();
+    }
+    let Some(at) = proof.last_proven_ms else { return "not proven yet".to_owned() };
+    let ago = |at: i64| {
+        let now = jiff::Timestamp::now().as_millisecond();
+        duration(now.saturating_sub(at).max(0).unsigned_abs() / 1000)
+    };
+    let red: Vec<String> = proof
+        .lines
+        .iter()
+        .filter(|line| !line.ok)
+        .map(|line| format!("{} since {}", safe(&line.capability), local_time(line.since_ms)))
+        .collect();
+    if red.is_empty() {
+        format!("last proven {} ago ({} lines)", ago(at), proof.lines.len())
+    } else {
+        format!("NOT proven: {}; all was proven {} ago", red.join(", "), ago(at))
+    }
 }
 
 /// Name and value of each line; values are made safe by the caller.

@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_common::control::{Reply, ScanProgress};
@@ -68,7 +69,7 @@ impl<'a> DemandScan<'a> {
         Self {
             agent,
             answer,
-            respond: Respond::new(journal, std::sync::Arc::clone(&agent.vault)),
+            respond: Respond::new(journal, Arc::clone(&agent.vault), Arc::clone(&agent.witness)),
             worker: None,
             progress: ScanProgress::default(),
             last_progress: Instant::now(),
@@ -229,7 +230,6 @@ impl<'a> DemandScan<'a> {
             Verdict::Clean => Ok(()),
             Verdict::Malicious(_) if self.agent.exclusions.allow_content(&hashes.sha256) => Ok(()),
             Verdict::Malicious(signature) => {
-                self.progress.found += 1;
                 let detection = self.respond.act(Judged {
                     file,
                     path: path.to_owned(),
@@ -242,6 +242,9 @@ impl<'a> DemandScan<'a> {
                     process: None,
                     parents: Vec::new(),
                 });
+                // Not for the prover's marker, which comes and goes while we look.
+                let Some(detection) = detection else { return Ok(()) };
+                self.progress.found += 1;
                 self.answer.reply(Reply::ScanFound(Box::new(detection))).map_err(|_| Gone)
             }
         }

@@ -12,12 +12,13 @@
 mod demand;
 pub mod log;
 mod operator;
+mod proof;
 mod state;
 mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use holdfast_common::event::{AgentStarted, EventBody, ModelDetection, ProtectionGap};
@@ -30,6 +31,7 @@ use crate::control::Server;
 use crate::detect::{Models, ModelsError};
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
+use crate::prove::{Prover, Witness};
 use crate::quarantine::{Vault, VaultError};
 use crate::respond::{self, AllowList, AllowListError, Responder};
 use crate::scan::{ScanError, WorkerFactory};
@@ -98,6 +100,9 @@ pub(crate) struct Agent {
     pub(crate) factory: Arc<WorkerFactory>,
     pub(crate) on_access: OnAccess,
     pub(crate) sensor: Option<Sensor>,
+    pub(crate) witness: Arc<Witness>,
+    /// There once the rest stands.
+    pub(crate) prover: OnceLock<Prover>,
     pub(crate) ready: Instant,
 }
 
@@ -111,10 +116,14 @@ fn run(config: Config, state: &StateDir) -> anyhow::Result<()> {
     let operator = Arc::new(Desk::new(Arc::clone(&agent)));
     let server = Server::start(&agent.config.socket, operator)?;
     announce(&agent, state);
+    start_prover(&agent);
     runtime.block_on(watch::until_told_to_stop(&agent, state, signals));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // First of all, so that nobody waits for what follows.
     agent.on_access.stop();
+    if let Some(prover) = agent.prover.get() {
+        prover.stop();
+    }
     drop(server);
     // Before the last event, since it tells what it has still seen.
     if let Some(sensor) = &agent.sensor {
@@ -137,10 +146,12 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let factory = Arc::new(WorkerFactory::new(&config.scan, crate::scan::default_binary()?)?);
     let table = Arc::new(ProcessTable::from_proc());
     let counters = Arc::new(Counters::default());
+    let witness = Arc::new(Witness::new(&std::env::current_exe()?));
     let responder = Responder::start(&respond::Needs {
         journal: journal.clone(),
         vault: Arc::clone(&vault),
         table: Arc::clone(&table),
+        witness: Arc::clone(&witness),
     })?;
     let hashes = config.sensor.enabled.then(ImageHashes::start).transpose()?;
     let coverage_journal = journal.clone();
@@ -161,7 +172,8 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     }
     let sensor = config.sensor.enabled.then(|| {
         let (config, table) = (config.sensor.clone(), Arc::clone(&table));
-        Sensor::start(sensor::Needs { config, table, hashes, sink: sink(&journal, &models) })
+        let sink = sink(&journal, &models, &witness);
+        Sensor::start(sensor::Needs { config, table, hashes, sink })
     });
     Ok(Agent {
         config,
@@ -174,14 +186,23 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         factory,
         on_access,
         sensor,
+        witness,
+        prover: OnceLock::new(),
         ready: Instant::now(),
     })
 }
 
 /// Sensor events go to the journal, and through the models.
-fn sink(journal: &Journal, models: &Arc<Models>) -> sensor::Sink {
-    let (journal, models) = (journal.clone(), Arc::clone(models));
+fn sink(journal: &Journal, models: &Arc<Models>, witness: &Arc<Witness>) -> sensor::Sink {
+    let (journal, models, witness) = (journal.clone(), Arc::clone(models), Arc::clone(witness));
     Box::new(move |body| {
+        if witness.takes(&body) {
+            // Its start is what its model is to fire for; the rest must fire nothing.
+            if matches!(body, EventBody::Exec(_)) {
+                models.evaluate(&body).iter().for_each(|detection| witness.fired(detection));
+            }
+            return;
+        }
         let detections = models.evaluate(&body);
         journal.record(body);
         for detection in detections {
@@ -198,6 +219,18 @@ fn report_model(journal: &Journal, detection: ModelDetection) {
         "detection model fired"
     );
     journal.record(EventBody::Model(Box::new(detection)));
+}
+
+/// Without its proof the host is not green, but it is protected.
+fn start_prover(agent: &Arc<Agent>) {
+    let watched = Arc::new(proof::Watched(Arc::downgrade(agent)));
+    let config = agent.config.self_proof.clone();
+    let state_dir = agent.config.state_dir.clone();
+    match Prover::start(config, state_dir, watched, Arc::clone(&agent.witness)) {
+        // It is started once.
+        Ok(prover) => drop(agent.prover.set(prover)),
+        Err(error) => tracing::error!(%error, "the self-proof does not start"),
+    }
 }
 
 /// Protection stands and the socket answers: say so to people, systemd and the journal.

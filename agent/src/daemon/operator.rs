@@ -13,6 +13,7 @@ use crate::control::{Answerer, Operator};
 use crate::daemon::demand::DemandScan;
 use crate::daemon::{Agent, watch};
 use crate::journal::{Filter, Next};
+use crate::prove::Prover;
 
 /// The operator's desk.
 pub(super) struct Desk {
@@ -36,7 +37,8 @@ impl Operator for Desk {
         match request {
             Request::Status => send(answer, Reply::Status(Box::new(status(agent)))),
             Request::Doctor => {
-                doctor(agent).into_iter().try_for_each(|line| send(answer, Reply::DoctorLine(line)))
+                let lines = doctor(agent).into_iter().chain(prove(agent));
+                lines.map(Reply::DoctorLine).try_for_each(|line| send(answer, line))
             }
             Request::Scan { paths } => DemandScan::new(agent, answer).run(&paths),
             Request::Events { since_ms, kind, limit, follow } => {
@@ -92,6 +94,7 @@ fn status(agent: &Agent) -> StatusReport {
         workers: agent.on_access.workers(),
         bundle: agent.factory.bundle(),
         quarantine: agent.vault.usage(),
+        proof: agent.prover.get().map(Prover::state).unwrap_or_default(),
         sensor: agent.sensor.as_ref().map(crate::sensor::Sensor::states).unwrap_or_default(),
         journal_events: journal.events,
         journal_dropped: journal.dropped,
@@ -131,6 +134,7 @@ fn problems(agent: &Agent) -> Vec<String> {
             ));
         }
     }
+    problems.extend(agent.prover.get().map(Prover::problems).unwrap_or_default());
     problems
 }
 
@@ -180,6 +184,19 @@ fn doctor(agent: &Agent) -> Vec<DoctorLine> {
     lines
 }
 
+/// Proves everything now.
+fn prove(agent: &Agent) -> Vec<DoctorLine> {
+    let Some(prover) = agent.prover.get() else { return Vec::new() };
+    let proof = prover.prove();
+    let lines = proof.lines.into_iter().map(|line| DoctorLine {
+        check: format!("proof: {}", line.capability),
+        ok: line.ok,
+        evidence: line.evidence,
+        advice: line.advice,
+    });
+    lines.collect()
+}
+
 fn events(agent: &Agent, filter: &Filter, follow: bool, answer: &mut dyn Answerer) -> Outcome {
     let mut sent = Ok(());
     let mut visit = |event| {
@@ -205,7 +222,9 @@ fn events(agent: &Agent, filter: &Filter, follow: bool, answer: &mut dyn Answere
 }
 
 fn list(agent: &Agent, answer: &mut dyn Answerer) -> Outcome {
-    let items = agent.vault.list().map_err(|error| crate::error_chain(&error))?;
+    let mut items = agent.vault.list().map_err(|error| crate::error_chain(&error))?;
+    // The prover's markers come and go.
+    items.retain(|item| agent.witness.is_marker(&item.hashes.sha256).is_none());
     items.into_iter().try_for_each(|item| send(answer, Reply::QuarantineItem(Box::new(item))))
 }
 

@@ -30,8 +30,10 @@ const STATE_MAX: u64 = 1 << 20;
 const STATE_VERSION: u32 = 1;
 
 /// Our own text, in Sigma's format.
-const SHIPPED: [(&str, &str); 1] =
-    [("network_sniffing.yml", include_str!("../../models/network_sniffing.yml"))];
+const SHIPPED: [(&str, &str); 2] = [
+    ("network_sniffing.yml", include_str!("../../models/network_sniffing.yml")),
+    ("self_proof.yml", include_str!("../../models/self_proof.yml")),
+];
 
 /// Why models were not loaded or switched.
 #[derive(Debug, thiserror::Error)]

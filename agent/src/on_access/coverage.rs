@@ -127,6 +127,14 @@ impl Coverage {
         Ok(())
     }
 
+    /// See [`OnAccess::is_marked`](super::OnAccess::is_marked).
+    pub fn is_marked(&self, folder: &Path) -> Option<bool> {
+        let folder = open(folder).ok()?;
+        let marked = self.group.is_protected(folder.as_fd()).ok()?;
+        let kind = rustix::fs::fstatfs(&folder).ok()?.f_type;
+        (marked || kind != OVERLAY).then_some(marked)
+    }
+
     fn tell(&self, state: &FileSystemState) {
         (self.report)(EventBody::Coverage(CoverageEvent {
             mount: state.mount.clone(),
@@ -187,8 +195,10 @@ impl Coverage {
     }
 }
 
+const OVERLAY: i64 = 0x794c_7630;
+
 /// `statfs(2)` types of a layer that must not be marked: overlay itself, FUSE, NFS, CIFS, SMB2.
-const UNSAFE_LAYERS: [i64; 5] = [0x794c_7630, 0x6573_5546, 0x6969, 0xff53_4d42, 0xfe53_4d42];
+const UNSAFE_LAYERS: [i64; 5] = [OVERLAY, 0x6573_5546, 0x6969, 0xff53_4d42, 0xfe53_4d42];
 
 impl Plan {
     fn mount(&self) -> &Mount {

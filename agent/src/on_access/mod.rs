@@ -23,6 +23,7 @@ mod waiting;
 mod watchdog;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -286,6 +287,13 @@ impl OnAccess {
     #[must_use]
     pub fn file_systems(&self) -> Vec<FileSystemState> {
         self.coverage.states()
+    }
+
+    /// Whether the file system of a folder carries our mark; `None` where that cannot be told: an
+    /// overlay, whose layers may be marked in its place, or a folder that cannot be looked at.
+    #[must_use]
+    pub fn is_marked(&self, folder: &Path) -> Option<bool> {
+        self.coverage.is_marked(folder)
     }
 
     /// Workers ready for held opens.

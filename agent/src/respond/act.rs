@@ -15,6 +15,7 @@ use holdfast_common::verdict::{Decision, Disposition, Hashes, ScanType, Signatur
 use uuid::Uuid;
 
 use crate::journal::Journal;
+use crate::prove::{self, Witness};
 use crate::quarantine::{Removal, Sealing, Vault};
 use crate::sys::identity::{Facts, Identity};
 
@@ -53,6 +54,7 @@ pub struct Judged {
 pub struct Respond {
     journal: Journal,
     vault: Arc<Vault>,
+    witness: Arc<Witness>,
     recent: Mutex<HashMap<Inode, Recent>>,
 }
 
@@ -83,8 +85,8 @@ struct Fate {
 impl Respond {
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(journal: Journal, vault: Arc<Vault>) -> Self {
-        Self { journal, vault, recent: Mutex::default() }
+    pub fn new(journal: Journal, vault: Arc<Vault>, witness: Arc<Witness>) -> Self {
+        Self { journal, vault, witness, recent: Mutex::default() }
     }
 
     pub(super) fn run(&self, judged: &mpsc::Receiver<Judged>) {
@@ -99,8 +101,11 @@ impl Respond {
         }
     }
 
-    /// Seals the file if it is to be sealed, and writes the event, which is returned.
-    pub fn act(&self, mut judged: Judged) -> MalwareDetection {
+    /// Seals the file if it is to be sealed, and writes the event, which is returned; `None` for
+    /// the prover's own marker, of which the prover alone is told.
+    pub fn act(&self, mut judged: Judged) -> Option<MalwareDetection> {
+        let marker = self.witness.is_marker(&judged.hashes.sha256);
+        judged.quarantine &= marker != Some(false);
         let fate = if judged.quarantine {
             self.seal(&mut judged)
         } else {
@@ -110,6 +115,16 @@ impl Respond {
             };
             Fate { disposition, item: None, reason: None }
         };
+        if marker.is_some() {
+            let told = prove::Fate {
+                signature: judged.signature,
+                disposition: fate.disposition,
+                item: fate.item,
+                reason: fate.reason,
+            };
+            self.witness.tell_fate(&judged.hashes.sha256, told);
+            return None;
+        }
         let detection = malware_event(judged, fate.disposition, fate.item, fate.reason);
         tracing::warn!(
             path = detection.path,
@@ -118,7 +133,7 @@ impl Respond {
             "malicious file"
         );
         self.journal.record(EventBody::Malware(Box::new(detection.clone())));
-        detection
+        Some(detection)
     }
 
     fn seal(&self, judged: &mut Judged) -> Fate {

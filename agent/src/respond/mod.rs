@@ -20,6 +20,7 @@ pub use self::act::{Judged, Respond, malware_event};
 pub use self::allowed::{AllowList, AllowListError};
 
 use crate::journal::Journal;
+use crate::prove::Witness;
 use crate::quarantine::Vault;
 use crate::sensor::ProcessTable;
 use crate::sys::descriptors::share;
@@ -104,6 +105,8 @@ pub struct Needs {
     pub vault: Arc<Vault>,
     /// Who is who.
     pub table: Arc<ProcessTable>,
+    /// Knows the prover's markers.
+    pub witness: Arc<Witness>,
 }
 
 impl Responder {
@@ -118,7 +121,10 @@ impl Responder {
         let (judged, judged_end) = mpsc::sync_channel(share(32));
         let attribution = attribute::Attribution::new(needs, judged)?;
         thread("attribute", move || attribution.run(&found_end))?;
-        let respond = Respond::new(needs.journal.clone(), Arc::clone(&needs.vault));
+        let respond = {
+            let (vault, witness) = (Arc::clone(&needs.vault), Arc::clone(&needs.witness));
+            Respond::new(needs.journal.clone(), vault, witness)
+        };
         thread("respond", move || respond.run(&judged_end))?;
         let journal = needs.journal.clone();
         thread("failures", move || failures::run(&journal, &failed_end))?;

@@ -104,6 +104,22 @@ impl Group {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// Whether the file system that holds `inside` carries this group's mark.
+    ///
+    /// Takes away a bit that is never set (`FAN_ACCESS`), which changes nothing and fails with
+    /// `ENOENT` where there is no mark (`fanotify_remove_mark`, fs/notify/fanotify).
+    ///
+    /// # Errors
+    /// As fanotify_mark(2).
+    pub fn is_protected(&self, inside: BorrowedFd<'_>) -> io::Result<bool> {
+        let flags = libc::FAN_MARK_REMOVE | libc::FAN_MARK_FILESYSTEM;
+        match self.mark_by_link(flags, libc::FAN_ACCESS, inside) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// True when events carry a pidfd.
     #[must_use]
     pub const fn reports_pidfd(&self) -> bool {

@@ -1,6 +1,6 @@
 //! One scan: read the descriptor's content into a buffer of our own, judge it.
 //!
-//! Order: EICAR, hash lists, YARA; the first match ends the scan. Content is read with `pread`
+//! Order: EICAR, the self-proof marker, hash lists, YARA; the first match ends the scan. Content is read with `pread`
 //! and never mapped, since a file that shrinks under a mapping kills its reader (`SIGBUS`).
 //! INVARIANT: no scan holds more than [`Engine::yara_limit`] bytes of content and one chunk;
 //! content beyond that is hashed in passing, and YARA sees the first part alone.
@@ -16,10 +16,13 @@ use rustix::io::Errno;
 
 use super::hashes::{Digested, Digests, HashList, Kinds, Names};
 use super::image::{self, RuleKind};
-use super::{eicar, yara};
+use super::{eicar, marker, yara};
 
 /// Bytes read at a time where content streams by, and the buffer that is kept between scans.
 const CHUNK: usize = 256 << 10;
+
+/// Rules among a bundle's YARA rules that are not the bundle's: the self-proof marker's.
+const OWN_RULES: u64 = 1;
 
 /// A file may grow by this many bytes while it is read; beyond it is unreadable (`EFBIG`), so
 /// that a writer who never stops cannot keep a worker for ever.
@@ -78,8 +81,11 @@ impl Rules {
         rules.sha256.seal();
         rules.sha1.seal();
         rules.md5.seal();
+        if let Some(builder) = &mut builder {
+            builder.add(marker::RULE_FILE, marker::RULE.as_bytes())?;
+        }
         // Files without a rule must not cost every scan a whole read.
-        rules.yara = builder.map(|yara| yara.finish(limit)).filter(|yara| yara.count() > 0);
+        rules.yara = builder.map(|yara| yara.finish(limit)).filter(|yara| yara.count() > OWN_RULES);
         Ok(rules)
     }
 
@@ -87,7 +93,7 @@ impl Rules {
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
         let hashes = self.sha256.len() + self.sha1.len() + self.md5.len();
-        (hashes as u64, self.yara.as_ref().map_or(0, yara::Rules::count))
+        (hashes as u64, self.yara.as_ref().map_or(0, |yara| yara.count() - OWN_RULES))
     }
 
     fn kinds(&self) -> Kinds {
@@ -141,8 +147,9 @@ impl Engine {
         let kinds = if want_hashes { Kinds::ALL } else { self.rules.kinds() };
         let mut content = self.read_head(file, kinds)?;
         let mut hashes = None;
-        let signature = if content.whole && eicar::is_test_file(&self.head[..content.length]) {
-            Some(Signature { name: eicar::NAME.to_owned(), engine: Part::Eicar })
+        let built_in = self.built_in(&content);
+        let signature = if built_in.is_some() {
+            built_in
         } else {
             let listed = if kinds.any() {
                 let digested = self.digest(&mut content, kinds)?;
@@ -165,6 +172,19 @@ impl Engine {
             hashes = self.digest(&mut content, Kinds::ALL).ok().and_then(|digested| digested.all());
         }
         Ok((content.read, Finding::Malicious(signature), hashes))
+    }
+
+    /// What is known without a bundle.
+    fn built_in(&self, content: &Content<'_>) -> Option<Signature> {
+        let bytes = &self.head[..content.length];
+        let (name, engine) = match content.whole {
+            true if eicar::is_test_file(bytes) => (eicar::NAME, Part::Eicar),
+            true if self.rules.yara.is_none() && marker::is_marker(bytes) => {
+                (marker::NAME, Part::SelfProof)
+            }
+            _ => return None,
+        };
+        Some(Signature { name: name.to_owned(), engine })
     }
 
     fn match_yara(&self, content: &Content<'_>) -> Result<Option<Signature>, Errno> {

@@ -10,6 +10,7 @@ pub mod eicar;
 pub mod engine;
 pub mod hashes;
 pub mod image;
+pub mod marker;
 pub mod seccomp;
 pub mod yara;
 

@@ -8,6 +8,7 @@ mod clam;
 mod figures;
 mod listener;
 mod on_access;
+mod sensor;
 mod workload;
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: holdfast-bench on-access [--json FILE] [--rounds N]";
+const USAGE: &str = "usage: holdfast-bench on-access|sensor [--json FILE] [--rounds N]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -30,10 +31,11 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<String>) -> Result<()> {
     let mut arguments = arguments.into_iter();
     match arguments.next().as_deref() {
-        Some("on-access") => {
+        Some(name @ ("on-access" | "sensor")) => {
+            let measure = if name == "sensor" { sensor::run } else { on_access::run };
             let options = Options::parse(arguments)?;
             holdfast_tests::require_root();
-            let figures = on_access::run(options.rounds)?;
+            let figures = measure(options.rounds)?;
             figures.print();
             figures.write(options.json.as_deref())
         }
