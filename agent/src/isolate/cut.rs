@@ -100,7 +100,7 @@ impl Cut {
     ///
     /// # Errors
     /// [`Failed`]
-    pub(super) fn make(needs: Needs<'_>, again: bool) -> Result<Self, Failed> {
+    pub(super) fn make(needs: Needs<'_>, again: bool) -> Result<Self, Box<Failed>> {
         let Needs { mut programs, cgroup: (cgroup, cgroup_path), allowed, queues, .. } = needs;
         let begun = prepare_pins(needs.pins)
             .and_then(|()| programs.allow(&allowed))
@@ -109,7 +109,7 @@ impl Cut {
             .and_then(|()| links::list().map_err(|error| format!("list interfaces: {error}")));
         let interfaces = match begun {
             Ok(interfaces) => interfaces,
-            Err(why) => return Err(Failed { why, programs, queues }),
+            Err(why) => return Err(Box::new(Failed { why, programs, queues })),
         };
         let before =
             if again { egress::standing().map(|standing| standing.dropped) } else { Ok((0, 0)) };
@@ -138,7 +138,7 @@ impl Cut {
         };
         match whole {
             Ok(()) => Ok(cut),
-            Err(why) => Err(Failed { why, programs: cut.programs, queues: cut.queues }),
+            Err(why) => Err(Box::new(Failed { why, programs: cut.programs, queues: cut.queues })),
         }
     }
 
@@ -414,15 +414,11 @@ impl Cut {
         counts
     }
 
-    /// Takes everything down; the programs stay loaded for the next time.
-    ///
-    /// # Errors
-    /// What could not be taken down.
-    pub(super) fn remove(self, pins: &Path) -> Result<Programs, (String, Programs)> {
-        match remove(pins, &self.queues) {
-            Ok(()) => Ok(self.programs),
-            Err(why) => Err((why, self.programs)),
-        }
+    /// Takes everything down, or says what could not be; the programs stay loaded for the next
+    /// time.
+    pub(super) fn remove(self, pins: &Path) -> (Programs, Result<(), String>) {
+        let removed = remove(pins, &self.queues);
+        (self.programs, removed)
     }
 }
 

@@ -354,16 +354,11 @@ impl Shared {
     fn release(&self, action: &str, reason: &str) -> Result<bool, IsolateError> {
         let mut inner = self.lock();
         let (stood, places, removed) = match inner.current.take() {
-            Some(Current { cut, record }) => match cut.remove(&self.config.pins) {
-                Ok(programs) => {
-                    inner.prepared = Some(programs);
-                    (true, record.places, Ok(()))
-                }
-                Err((why, programs)) => {
-                    inner.prepared = Some(programs);
-                    (true, record.places, Err(why))
-                }
-            },
+            Some(Current { cut, record }) => {
+                let (programs, removed) = cut.remove(&self.config.pins);
+                inner.prepared = Some(programs);
+                (true, record.places, removed)
+            }
             None => {
                 let record = Record::load(&self.state_dir).ok().flatten();
                 let stood = record.is_some() || programs::left_behind(&self.config.pins);

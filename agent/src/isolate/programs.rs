@@ -385,6 +385,8 @@ pub(super) fn remove(pins: &Path, queues: &[(u32, String)]) -> io::Result<()> {
     match fs::read_dir(pins) {
         Ok(entries) => {
             for entry in entries.flatten() {
+                // What is no link, or a link that cannot be taken off, goes with its pin.
+                let _ = bpf::detach_pinned(&entry.path());
                 note(fs::remove_file(entry.path()));
             }
             // Another's pin in it, or gone: nothing to do.

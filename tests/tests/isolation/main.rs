@@ -15,7 +15,7 @@ use holdfast_tests::require_root;
 use holdfast_tests::scratch::Scratch;
 use serde_json::Value;
 
-use world::{ALLOW, World, soon};
+use world::{ALLOW, World, covered_after, soon};
 
 /// Ways out of the host that end when it is cut off.
 const DROPPED: &[&str] = &[
@@ -241,9 +241,10 @@ fn a_new_interface_is_cut_off_within_100_ms() {
     let mut times: Vec<Duration> = (0..10)
         .map(|round| {
             let (one, two) = (format!("new{round}"), format!("other{round}"));
+            let lab = &world.lab;
             std::thread::scope(|scope| {
-                let covered = scope.spawn(|| world.covered_after(&one));
-                world.lab.pair(("host", &one), ("outside", &two)).expect("pair");
+                let covered = scope.spawn(|| covered_after(lab, &one));
+                lab.pair(("host", &one), ("outside", &two)).expect("pair");
                 covered.join().expect("watched")
             })
         })

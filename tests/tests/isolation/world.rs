@@ -202,26 +202,6 @@ impl World {
         all
     }
 
-    /// How long a new interface of the host was there before both its programs were.
-    pub fn covered_after(&self, name: &str) -> Duration {
-        use holdfast_agent::sys::bpf::{Hook, attached_programs};
-        let watch = || {
-            let family = rustix::net::AddressFamily::INET;
-            let any = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None)?;
-            let there = || rustix::net::netdevice::name_to_index(&any, name).ok();
-            let index = eager(there);
-            let appeared = Instant::now();
-            eager(|| {
-                let covered = [Hook::TcxIngress, Hook::TcxEgress].iter().all(|hook| {
-                    attached_programs(index, *hook).is_ok_and(|programs| !programs.is_empty())
-                });
-                covered.then_some(())
-            });
-            Ok(appeared.elapsed())
-        };
-        self.lab.inside("host", watch).expect("interface")
-    }
-
     /// Programs at one of the host's interfaces, in and out.
     pub fn at_interface(&self, name: &str) -> [Vec<u32>; 2] {
         use holdfast_agent::sys::bpf::{Hook, attached_programs};
@@ -234,6 +214,26 @@ impl World {
         };
         self.lab.inside("host", look).expect("interface")
     }
+}
+
+/// How long a new interface of the host was there before both its programs were.
+pub fn covered_after(lab: &Lab, name: &str) -> Duration {
+    use holdfast_agent::sys::bpf::{Hook, attached_programs};
+    let watch = || {
+        let family = rustix::net::AddressFamily::INET;
+        let any = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None)?;
+        let there = || rustix::net::netdevice::name_to_index(&any, name).ok();
+        let index = eager(there);
+        let appeared = Instant::now();
+        eager(|| {
+            let covered = [Hook::TcxIngress, Hook::TcxEgress].iter().all(|hook| {
+                attached_programs(index, *hook).is_ok_and(|programs| !programs.is_empty())
+            });
+            covered.then_some(())
+        });
+        Ok(appeared.elapsed())
+    };
+    lab.inside("host", watch).expect("interface")
 }
 
 /// Looks all the time: a pause between looks would be part of what is measured.
