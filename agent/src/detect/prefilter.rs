@@ -1,10 +1,12 @@
 //! Finds the few rules that may match an event, by one pass over each field that rules look at.
 //!
 //! INVARIANT: a rule that is not named cannot match (see [`witness`](super::witness)); a rule
-//! that is named is evaluated whole. The search ignores case for ASCII; a field with other
-//! letters is also searched in lower case, as the rules' own comparison does.
+//! that is named is evaluated whole. Fields are searched in lower case, as the rules' own
+//! comparison has them; a rule that minds the case is named too often and then does not match.
+//!
+//! Names of programs, which most rules ask for, are looked up by what stands behind their last
+//! slash; only what may stand anywhere is searched byte by byte.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use aho_corasick::automaton::Automaton;
@@ -46,12 +48,20 @@ pub(super) struct Prefilter {
     fields: Vec<FieldIndex>,
 }
 
-/// One field, and what is looked for in it, keywords included.
+/// One field, and what is looked for in it, keywords included. Texts are in lower case.
+#[derive(Default)]
 struct FieldIndex {
     name: String,
-    search: Search,
-    /// For each text: where it must stand, and for which rules.
-    meanings: Vec<Vec<(Place, u32)>>,
+    /// By the whole field.
+    whole: HashMap<String, Vec<u32>>,
+    /// By what stands behind the last slash, for texts with a slash that end a field.
+    tails: HashMap<String, Vec<(String, u32)>>,
+    /// Texts that a field begins with.
+    starts: Vec<(String, u32)>,
+    /// All others.
+    search: Option<Search>,
+    /// Of the search's texts: whether it must end the field, and for which rules.
+    meanings: Vec<Vec<(bool, u32)>>,
 }
 
 enum Search {
@@ -64,7 +74,7 @@ enum Search {
 /// Texts of one field, with their meanings.
 type Texts = HashMap<String, Vec<(Place, u32)>>;
 
-/// Bytes of one table; a field's texts are rarely a hundredth of it.
+/// Bytes of one table; a field's texts are rarely a tenth of it.
 const TABLE_MAX: usize = 64 << 20;
 
 impl Prefilter {
@@ -112,19 +122,32 @@ impl Prefilter {
 
 impl FieldIndex {
     fn new(name: String, texts: Texts) -> Result<Self, String> {
-        let (patterns, meanings): (Vec<_>, Vec<_>) = texts.into_iter().unzip();
-        let table = DFA::builder().ascii_case_insensitive(true).build(&patterns);
-        let search = match table {
-            Ok(table) if table.memory_usage() <= TABLE_MAX => Search::Table(Box::new(table)),
-            Ok(_) | Err(_) => Search::Other(
-                AhoCorasick::builder()
-                    .ascii_case_insensitive(true)
-                    .kind(Some(AhoCorasickKind::NoncontiguousNFA))
-                    .build(&patterns)
-                    .map_err(|error| error.to_string())?,
-            ),
-        };
-        Ok(Self { name, search, meanings })
+        let mut index = Self { name, ..Self::default() };
+        let mut patterns = Vec::new();
+        for (text, meanings) in texts {
+            let tail = text.rsplit_once('/').map(|(_, tail)| tail.to_owned());
+            let tail = tail.filter(|tail| !tail.is_empty());
+            let mut others = Vec::new();
+            for (place, rule) in meanings {
+                match (place, &tail) {
+                    (Place::Whole, _) => index.whole.entry(text.clone()).or_default().push(rule),
+                    (Place::Start, _) => index.starts.push((text.clone(), rule)),
+                    (Place::End, Some(tail)) => {
+                        index.tails.entry(tail.clone()).or_default().push((text.clone(), rule));
+                    }
+                    (Place::End, None) => others.push((true, rule)),
+                    (Place::Anywhere, _) => others.push((false, rule)),
+                }
+            }
+            if !others.is_empty() {
+                patterns.push(text);
+                index.meanings.push(others);
+            }
+        }
+        if !patterns.is_empty() {
+            index.search = Some(Search::new(&patterns)?);
+        }
+        Ok(index)
     }
 
     fn search_value(&self, value: &EventValue<'_>, found: &mut Set) {
@@ -137,22 +160,44 @@ impl FieldIndex {
         }
     }
 
+    /// As the rules compare: in lower case, of all letters where there are others than ASCII's.
     fn search_in(&self, text: &str, found: &mut Set) {
-        self.search_once(text, found);
         if !text.is_ascii() {
-            let lower: Cow<'_, str> = Cow::Owned(text.to_lowercase());
-            self.search_once(&lower, found);
+            self.search_lower(&text.to_lowercase(), found);
+        }
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            self.search_lower(&text.to_ascii_lowercase(), found);
+        } else {
+            self.search_lower(text, found);
         }
     }
 
-    fn search_once(&self, text: &str, found: &mut Set) {
+    fn search_lower(&self, text: &str, found: &mut Set) {
+        if !self.whole.is_empty()
+            && let Some(rules) = self.whole.get(text)
+        {
+            rules.iter().for_each(|rule| found.add(*rule as usize));
+        }
+        if !self.tails.is_empty()
+            && let Some((_, tail)) = text.rsplit_once('/')
+            && let Some(known) = self.tails.get(tail)
+        {
+            let fit = known.iter().filter(|(end, _)| text.ends_with(end.as_str()));
+            fit.for_each(|(_, rule)| found.add(*rule as usize));
+        }
+        for (start, rule) in &self.starts {
+            if text.starts_with(start.as_str()) {
+                found.add(*rule as usize);
+            }
+        }
         match &self.search {
-            Search::Table(table) => self.walk(table, text, found),
-            Search::Other(other) => {
+            Some(Search::Table(table)) => self.walk(table, text, found),
+            Some(Search::Other(other)) => {
                 for hit in other.find_overlapping_iter(text) {
-                    self.note(hit.pattern(), hit.start(), hit.end() == text.len(), found);
+                    self.note(hit.pattern(), hit.end() == text.len(), found);
                 }
             }
+            None => {}
         }
     }
 
@@ -162,27 +207,31 @@ impl FieldIndex {
         for (at, byte) in text.bytes().enumerate() {
             state = table.next_state(Anchored::No, state, byte);
             if table.is_special(state) && table.is_match(state) {
-                let end = at + 1;
                 for index in 0..table.match_len(state) {
-                    let pattern = table.match_pattern(state, index);
-                    let start = end - table.pattern_len(pattern);
-                    self.note(pattern, start, end == text.len(), found);
+                    self.note(table.match_pattern(state, index), at + 1 == text.len(), found);
                 }
             }
         }
     }
 
-    fn note(&self, pattern: PatternID, start: usize, at_end: bool, found: &mut Set) {
-        for (place, rule) in &self.meanings[pattern.as_usize()] {
-            let stands = match place {
-                Place::Anywhere => true,
-                Place::Whole => start == 0 && at_end,
-                Place::Start => start == 0,
-                Place::End => at_end,
-            };
-            if stands {
+    fn note(&self, pattern: PatternID, at_end: bool, found: &mut Set) {
+        for (must_end, rule) in &self.meanings[pattern.as_usize()] {
+            if at_end || !must_end {
                 found.add(*rule as usize);
             }
+        }
+    }
+}
+
+impl Search {
+    fn new(patterns: &[String]) -> Result<Self, String> {
+        match DFA::builder().build(patterns) {
+            Ok(table) if table.memory_usage() <= TABLE_MAX => Ok(Self::Table(Box::new(table))),
+            Ok(_) | Err(_) => AhoCorasick::builder()
+                .kind(Some(AhoCorasickKind::NoncontiguousNFA))
+                .build(patterns)
+                .map(Self::Other)
+                .map_err(|error| error.to_string()),
         }
     }
 }

@@ -106,8 +106,8 @@ const PROCESS_FIELDS: [&str; 31] = [
     "PROMPT_COMMAND",
     "Count",
 ];
-const KEYWORD_FIELDS: [&str; 6] =
-    ["CommandLine", "Image", "ParentCommandLine", "ParentImage", "CurrentDirectory", "Script"];
+/// Command lines hold what those rules look for; a parent's was an event of its own.
+const KEYWORD_FIELDS: [&str; 1] = ["CommandLine"];
 const NETWORK_FIELDS: [&str; 9] = [
     "Action",
     "Protocol",
