@@ -152,11 +152,11 @@ fn a_connection_is_told_on_both_sides() {
         assert_eq!((listen.local_address.as_str(), listen.remote_port), (any, 0));
         let out = told(client, "connect", |event| event.remote_port == port);
         assert_eq!((out.remote_address.as_str(), out.protocol.as_str()), (host, "tcp"));
-        assert_eq!(out.process.args[0], "python3");
+        assert!(out.process.args[0].ends_with("python3"), "{:?}", out.process.args);
         assert_eq!(out.parents[0].key.pid, std::process::id());
         let accept = told(listener, "accept", |event| event.local_port == port);
         assert_eq!(accept.remote_address, host);
-        assert!(accept.remote_port > 0 && accept.process.args[0] == "python3");
+        assert!(accept.remote_port > 0 && accept.process.args[0].ends_with("python3"));
     }
 }
 
@@ -206,7 +206,7 @@ fn a_name_that_is_asked_for_is_told_with_its_answer() {
         let answer = told(pid, "dns_answer", |_| true);
         assert_eq!(answer.dns_name, "leak.example.test");
         assert_eq!(answer.dns_answers, ["edge.example.test", "192.0.2.7"]);
-        assert_eq!(answer.process.args[0], "python3");
+        assert!(answer.process.args[0].ends_with("python3"));
     }
 }
 
