@@ -149,7 +149,8 @@ fn what(body: &EventBody) -> String {
         EventBody::Tampering(event) => {
             let word = if event.denied { "denied" } else { "seen" };
             let by = event.process.as_ref().map(|process| format!(": {}", who(process)));
-            let times = if event.count > 1 { format!(" {} times", event.count) } else { String::new() };
+            let times =
+                if event.count > 1 { format!(" {} times", event.count) } else { String::new() };
             let by = by.unwrap_or_default();
             format!("{} on {} {word}{times}{by}", event.action, event.target)
         }
