@@ -61,6 +61,7 @@ type Address = u64;
 
 /// `-EPERM`
 const DENIED: i32 = -1;
+const SIGHUP: u32 = 1;
 /// `PTRACE_MODE_ATTACH`
 const ATTACH: u32 = 2;
 /// `FMODE_WRITE`
@@ -158,14 +159,21 @@ fn current_task() -> Address {
 }
 
 /// `LSM_HOOK(int, 0, task_kill, struct task_struct *p, struct kernel_siginfo *info, int sig,
-/// const struct cred *cred)`. The kernel's own signals do not come here.
+/// const struct cred *cred)`. The kernel's own signals do not come here. SIGHUP makes the agent
+/// load its rules again, and harms nobody.
 #[lsm(hook = "task_kill")]
 pub fn guard_task_kill(context: LsmContext) -> i32 {
-    let signal = argument(&context, 2) as u32;
+    let (task, signal) = (argument(&context, 0), argument(&context, 2) as u32);
     if signal == 0 {
         return 0;
     }
-    at_process(argument(&context, 0), Act::Signal, signal)
+    if signal == SIGHUP
+        && let Some(settings) = settings()
+        && field::<u32>(task, Field::TaskTgid) == settings.agent
+    {
+        return 0;
+    }
+    at_process(task, Act::Signal, signal)
 }
 
 /// `LSM_HOOK(int, 0, file_send_sigiotask, struct task_struct *tsk, struct fown_struct *fown,

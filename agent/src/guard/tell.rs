@@ -6,6 +6,9 @@
 use holdfast_common::event::{Activity, ActivityEvent, EventBody, FileEvent, TamperingEvent};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 
+/// The agent loads its rules again.
+const SIGHUP: u32 = 1;
+
 /// Who the agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Own {
@@ -61,7 +64,8 @@ fn of_activity(event: &ActivityEvent, own: Own) -> Option<TamperingEvent> {
         // Signal 0 only asks whether somebody is there.
         Activity::Signal { signal: 0, .. } => return None,
         Activity::Signal { signal, target } => {
-            if event.process.key == own.parent {
+            let reloads = *signal == SIGHUP && target.key.pid == own.pid;
+            if event.process.key == own.parent || reloads {
                 return None;
             }
             ("signal", target, format!(", signal {signal}"))
@@ -162,6 +166,8 @@ mod tests {
         assert_eq!(kills(process(50, 5, 1), agent(), 15), None);
         assert!(kills(process(50, 6, 1), agent(), 15).is_some(), "its number is used again");
         assert_eq!(kills(process(7, 7, 2), agent(), 0), None, "only asks");
+        assert_eq!(kills(process(7, 7, 2), agent(), 1), None, "loads the rules");
+        assert!(kills(process(7, 7, 2), process(101, 9, 100), 1).is_some(), "ends a worker");
         assert_eq!(kills(process(7, 7, 2), process(8, 8, 2), 9), None, "of no concern");
     }
 
