@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use holdfast_common::control::{
     BundleState, DoctorLine, FileSystemState, ModelState, OnAccessCounters, ProofState,
-    QuarantineState, Reply, Request, ScanProgress, SensorState, StatusReport,
+    QuarantineState, Reply, Request, ScanProgress, SensorState, StatusReport, Suppression,
 };
 use holdfast_common::event::{Event, EventBody, FileFacts, LossEvent, MalwareDetection};
 use holdfast_common::process::ProcessInfo;
