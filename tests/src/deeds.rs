@@ -8,6 +8,7 @@ use std::io::{IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -18,6 +19,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, Uid, setresuid};
 
 use crate::program32::Program32;
+use crate::until;
 
 /// All of them.
 pub const DEEDS: [&str; 9] = [
@@ -171,9 +173,15 @@ pub fn exec_while_a_thread_changes_the_argument() -> Program32 {
 struct Target(Child);
 
 impl Target {
+    /// Started, and asleep: before that its exec may still be under way, which others see.
     fn start() -> Result<Self, String> {
+        const PATIENCE: Duration = Duration::from_secs(20);
         let child = Command::new("/bin/sleep").arg("60").stdin(Stdio::null()).spawn();
-        child.map(Self).map_err(text)
+        let target = Self(child.map_err(text)?);
+        let stat = format!("/proc/{}/stat", target.0.id());
+        let asleep = || fs::read_to_string(&stat).ok()?.contains("(sleep) S").then_some(());
+        until(PATIENCE, asleep).ok_or("it never slept")?;
+        Ok(target)
     }
 
     fn pid(&self) -> Pid {
