@@ -6,6 +6,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_tests::agent::{Agent, PATIENCE, Setup, binary};
@@ -58,6 +59,13 @@ const ROWS: [Row; 23] = [
     ),
 ];
 
+/// Every agent sees the whole host, the other tests' processes too: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn agent(tables: &str) -> (Scratch, Agent) {
     require_root();
     let scratch = Scratch::tmpfs(64 << 20).expect("scratch file system");
@@ -75,6 +83,7 @@ fn mentions(event: &Value, mark: &str) -> bool {
 
 #[test]
 fn every_model_fires_by_its_simulation_and_not_by_its_near_miss() {
+    let _alone = alone();
     let (_scratch, agent) = agent("");
     let mut silent = Vec::new();
     for row in ROWS {
@@ -129,6 +138,7 @@ fn left_behind() -> Vec<PathBuf> {
 
 #[test]
 fn an_interrupted_simulation_undoes_itself_and_a_killed_one_is_swept() {
+    let _alone = alone();
     require_root();
     let start = || {
         let mut command = Command::new(binary("holdfast"));
@@ -183,7 +193,10 @@ impl Drop for Owned {
 /// A shell under the name of systemctl, whose arguments say that it stops what protects.
 fn stopper(folder: &Path, mark: &str) -> (PathBuf, Owned) {
     let program = folder.join("systemctl");
-    std::fs::copy("/bin/sh", &program).expect("copy");
+    // A program that runs cannot be written.
+    if !program.exists() {
+        std::fs::copy("/bin/sh", &program).expect("copy");
+    }
     let script = format!("sleep 100; : stop auditd {mark}");
     let child = Command::new(&program).args(["-c", &script]).spawn().expect("start");
     (program, Owned(child))
@@ -193,6 +206,7 @@ const POLICY: &str = "[models.response]\n\"Disable or Modify Tools\" = [\"kill\"
 
 #[test]
 fn a_response_kills_the_process_tree_and_denies_its_program() {
+    let _alone = alone();
     let (scratch, agent) = agent(POLICY);
     let (program, mut child) = stopper(scratch.path(), "to-be-killed");
     let event = wait_event(&agent, "model", |event| mentions(event, "to-be-killed"));
@@ -216,6 +230,7 @@ fn a_response_kills_the_process_tree_and_denies_its_program() {
 #[test]
 fn isolation_that_is_not_there_is_said_honestly() {
     let policy = POLICY.replace("[\"kill\", \"deny\"]", "[\"isolate\", \"deny\"]");
+    let _alone = alone();
     let (_scratch, agent) = agent(&policy);
     let folder = tempfile::tempdir().expect("folder");
     let (_, child) = stopper(folder.path(), "honest-words");
@@ -227,6 +242,7 @@ fn isolation_that_is_not_there_is_said_honestly() {
 
 #[test]
 fn what_operators_decide_and_what_has_fired_survive_a_restart() {
+    let _alone = alone();
     let (_scratch, mut agent) = agent("");
     let model = |agent: &Agent| {
         let models = agent.json(&["models", "list"]).expect("models");
