@@ -143,8 +143,10 @@ impl Area {
     fn word(&self, at: u32) -> &AtomicU32 {
         let at = at as usize;
         assert!(at + 4 <= self.length && at.is_multiple_of(4));
-        // SAFETY: inside the mapping and aligned; the kernel writes it as a word.
-        unsafe { AtomicU32::from_ptr(self.start.add(at).cast()) }
+        // SAFETY: inside the mapping, as was just looked at.
+        let word = unsafe { self.start.add(at) };
+        // SAFETY: aligned; the kernel writes it as a word.
+        unsafe { AtomicU32::from_ptr(word.cast()) }
     }
 }
 

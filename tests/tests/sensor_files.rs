@@ -312,7 +312,7 @@ fn a_link_swapped_in_for_a_folder_is_followed_but_not_to_other_peoples_files() {
     let hostile = world.path("homes/hostile");
     fs::create_dir(&hostile).expect("home");
     chown(&hostile, Some(1000), Some(1000)).expect("chown");
-    symlink(&world.path("plain"), hostile.join(".ssh")).expect("link");
+    symlink(world.path("plain"), hostile.join(".ssh")).expect("link");
     fs::write(world.path("plain/authorized_keys"), "x").expect("write");
     let writer = shell("echo more >> \"$1\"", &[&world.path("plain/authorized_keys")]);
     // Something that comes after it has been told: it would have been, too.
