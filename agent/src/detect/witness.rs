@@ -175,7 +175,7 @@ fn any(all: impl Iterator<Item = Option<Witnesses>>) -> Option<Witnesses> {
 
 /// The one that the fewest events have.
 fn best(all: impl Iterator<Item = Option<Witnesses>>) -> Option<Witnesses> {
-    all.flatten().max_by_key(|witnesses| rarity(witnesses))
+    all.flatten().max_by_key(rarity)
 }
 
 /// Longer texts are rarer; a whole field is rarer than its end; fewer alternatives are rarer.

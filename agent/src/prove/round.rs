@@ -101,7 +101,7 @@ impl<'a> Round<'a> {
         self.forget_gone(&systems);
         let mut devices = HashSet::new();
         systems.retain(|system| {
-            let device = rustix::fs::stat(&folder_of(system)).map(|stat| stat.st_dev);
+            let device = rustix::fs::stat(folder_of(system)).map(|stat| stat.st_dev);
             device.is_err() || device.is_ok_and(|device| devices.insert(device))
         });
         if self.depth == Depth::Quick && !systems.is_empty() {

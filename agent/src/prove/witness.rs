@@ -8,7 +8,7 @@
 //! secret. Marker content that somebody else wrote is reported like any other detection.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ struct Seen {
 impl Witness {
     /// `program` is the agent's own executable.
     #[must_use]
-    pub fn new(program: &PathBuf) -> Self {
+    pub fn new(program: &Path) -> Self {
         use std::os::unix::ffi::OsStrExt;
         let program = printable(program.as_os_str().as_bytes());
         Self { program, seen: Mutex::default(), changed: Condvar::new() }
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn only_the_agents_own_child_with_the_secret_is_excused() {
-        let witness = Witness::new(&PathBuf::from("/usr/sbin/holdfastd"));
+        let witness = Witness::new(Path::new("/usr/sbin/holdfastd"));
         let own = std::process::id();
         assert!(!witness.takes(&exec(own, "/usr/sbin/holdfastd", "s")), "no round has begun");
         witness.begin("s");
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_file_is_a_marker_from_planting_to_forgetting() {
-        let witness = Witness::new(&PathBuf::from("/x"));
+        let witness = Witness::new(Path::new("/x"));
         assert_eq!(witness.is_marker("hash"), None);
         witness.plant("hash".to_owned(), true);
         assert_eq!(witness.is_marker("hash"), Some(true));
