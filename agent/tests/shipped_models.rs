@@ -698,6 +698,10 @@ fn every_shipped_model_is_in_the_table_and_is_called_as_attack_calls_it() {
     let techniques = std::fs::read_to_string(shared).unwrap_or_default();
     for model in models.list() {
         assert!(model.can_fire, "{model:?}");
+        if model.title == holdfast_agent::prove::MODEL {
+            // No technique of anybody's: the agent's own sign of life.
+            continue;
+        }
         // This one has tests of its own, in the crate.
         let tested = model.title == "Network Sniffing";
         assert!(tested || rows.iter().any(|row| row.title == model.title), "{}", model.title);

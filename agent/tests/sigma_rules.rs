@@ -350,11 +350,23 @@ fn plainly(rules: &[CompiledRule], event: &EventBody, names: &Names) -> BTreeSet
     let mut found = BTreeSet::new();
     let Some(subject) = Subject::of(event, names) else { return found };
     for source in subject.sources() {
-        let json = subject.seen_as(*source).to_json();
+        let view = subject.seen_as(*source);
+        let json = view.to_json();
         for (number, rule) in rules.iter().enumerate() {
-            if Source::of(&rule.logsource).contains(source)
-                && evaluate_rule(rule, &JsonEvent::borrow(&json)).is_some()
-            {
+            if !Source::of(&rule.logsource).contains(source) {
+                continue;
+            }
+            // Keywords are looked for in some fields alone, which JSON does not tell.
+            let keywords = rule
+                .detections
+                .values()
+                .any(|detection| matches!(detection, CompiledDetection::Keywords(_)));
+            let matched = if keywords {
+                evaluate_rule(rule, &view)
+            } else {
+                evaluate_rule(rule, &JsonEvent::borrow(&json))
+            };
+            if matched.is_some() {
                 found.insert(number);
             }
         }

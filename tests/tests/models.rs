@@ -84,7 +84,8 @@ fn mentions(event: &Value, mark: &str) -> bool {
 #[test]
 fn every_model_fires_by_its_simulation_and_not_by_its_near_miss() {
     let _alone = alone();
-    let (_scratch, agent) = agent("");
+    let (scratch, agent) = agent("");
+    let folder = scratch.path().to_str().expect("text").to_owned();
     let mut silent = Vec::new();
     for row in ROWS {
         let mark = format!("near-miss-{}-{}", row.simulation, std::process::id());
@@ -96,7 +97,8 @@ fn every_model_fires_by_its_simulation_and_not_by_its_near_miss() {
             .stderr(Stdio::null())
             .status();
         status.expect("near miss");
-        let run = agent.cli(&["simulate", "run", row.simulation]).expect("run");
+        let run =
+            agent.cli(&["simulate", "run", row.simulation, "--folder", &folder]).expect("run");
         let is = |event: &Value| event["title"] == row.model && event["simulated"] == true;
         let found = until(SOON, || fired(&agent).into_iter().find(|event| is(event)));
         let Some(event) = found else {
@@ -228,7 +230,7 @@ fn a_response_kills_the_process_tree_and_denies_its_program() {
 }
 
 #[test]
-fn isolation_that_is_not_there_is_said_honestly() {
+fn isolation_that_is_refused_is_said_honestly() {
     let policy = POLICY.replace("[\"kill\", \"deny\"]", "[\"isolate\", \"deny\"]");
     let _alone = alone();
     let (_scratch, agent) = agent(&policy);
@@ -236,7 +238,7 @@ fn isolation_that_is_not_there_is_said_honestly() {
     let (_, child) = stopper(folder.path(), "honest-words");
     let event = wait_event(&agent, "model", |event| mentions(event, "honest-words"));
     let responded = event["responded"].as_str().expect("text");
-    assert!(responded.contains("not isolated: isolation is not available"), "{responded}");
+    assert!(responded.contains("not isolated: refused: this is a trial"), "{responded}");
     drop(child);
 }
 

@@ -186,6 +186,7 @@ fn a_whole_host_is_proven_on_each_file_system_and_nothing_of_it_stays() {
     let doctor = agent.cli(&["doctor"]).expect("doctor");
     let doctor = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(doctor.contains("proof: scan core"), "{doctor}");
+    let before = agent.pid();
     agent.stop().expect("clean stop");
     for path in paths {
         let left: Vec<_> = fs::read_dir(path).expect("list").flatten().collect();
@@ -195,8 +196,13 @@ fn a_whole_host_is_proven_on_each_file_system_and_nothing_of_it_stays() {
     agent.start().expect("again");
     let told = agent.json(&["events"]).expect("events");
     for event in told {
-        assert!(event["kind"] != "malware" && event["kind"] != "model", "{event:#}");
-        assert!(event["kind"] != "packet_socket", "{event:#}");
+        assert!(event["kind"] != "malware", "{event:#}");
+        // Other tests' agents prove themselves on the same host.
+        let ours = event["process"]["parent"]["pid"] == before
+            || event["process"]["parent"]["pid"] == agent.pid();
+        let told =
+            ["model", "packet_socket", "exec"].contains(&event["kind"].as_str().unwrap_or(""));
+        assert!(!(ours && told), "{event:#}");
     }
     assert!(agent.json(&["quarantine", "list"]).expect("list").is_empty());
 }

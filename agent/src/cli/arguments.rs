@@ -262,6 +262,9 @@ sudo holdfast simulate run --all --dry-run")]
         /// Only say what would be done.
         #[arg(long)]
         dry_run: bool,
+        /// Where files are made; `ransomware` is seen on protected file systems alone.
+        #[arg(long, value_name = "PATH", default_value = "/var/tmp")]
+        folder: PathBuf,
     },
 }
 

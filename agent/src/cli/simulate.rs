@@ -1,6 +1,8 @@
 //! `holdfast simulate`: lists and runs the harmless simulations; they are this process's own
 //! acts and its children's, so the agent sees them as it would see anybody's.
 
+use std::path::Path;
+
 use super::arguments::Simulate;
 use super::text::safe;
 use super::{CliError, Session};
@@ -9,7 +11,9 @@ use crate::detect::simulate::{self, Simulation};
 pub(super) fn simulate(session: &mut Session, command: Simulate) -> Result<u8, CliError> {
     match command {
         Simulate::List => list(session),
-        Simulate::Run { name, all: _, dry_run } => run(session, name.as_deref(), dry_run),
+        Simulate::Run { name, all: _, dry_run, folder } => {
+            run(session, name.as_deref(), dry_run, &folder)
+        }
     }
 }
 
@@ -31,7 +35,12 @@ fn list(session: &mut Session) -> Result<u8, CliError> {
 }
 
 /// Without a name, all.
-fn run(session: &mut Session, name: Option<&str>, dry_run: bool) -> Result<u8, CliError> {
+fn run(
+    session: &mut Session,
+    name: Option<&str>,
+    dry_run: bool,
+    folder: &Path,
+) -> Result<u8, CliError> {
     let chosen: Vec<&Simulation> =
         simulate::list().iter().filter(|one| name.is_none_or(|name| one.name == name)).collect();
     if let (Some(name), true) = (name, chosen.is_empty()) {
@@ -45,7 +54,7 @@ fn run(session: &mut Session, name: Option<&str>, dry_run: bool) -> Result<u8, C
             say(session, one, "would", one.what)?;
             continue;
         }
-        match simulate::run(one.name) {
+        match simulate::run(one.name, folder) {
             Ok(done) => say(session, one, "done", &done)?,
             Err(error) if chosen.len() == 1 => {
                 let why = crate::error_chain(&error);

@@ -185,8 +185,9 @@ mod tests {
         assert!(told <= EXECS as usize + DISTINCT, "{told}");
         assert_eq!(told as u64 + counted, 100_000);
         let (told, counted) = run((0..100_000).map(|n| alike(n, n)));
-        // And the first of the coarse window.
-        assert_eq!((told, told as u64 + counted), (EACH_SECOND as usize + 1, 100_000));
+        // And at most the first of the coarse window.
+        assert!(told <= EACH_SECOND as usize + 1, "{told}");
+        assert_eq!(told as u64 + counted, 100_000);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Tools that could do harm are stood for by a copy of `true` under their name.
 
 use std::io::IoSliceMut;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -241,18 +242,28 @@ pub(super) fn container_escape(stage: &mut Stage) -> Done {
 }
 
 pub(super) fn ransomware(stage: &mut Stage) -> Done {
-    const FILES: usize = 200;
+    const FILES: usize = 100;
+    const SIZE: usize = 4096;
+    /// Files that are younger than this are somebody's new ones.
+    const OLD: Duration = Duration::from_secs(12);
     let folder = stage.folder()?;
-    for number in 0..FILES {
-        let text = "What somebody wrote. ".repeat(200);
-        std::fs::write(folder.join(format!("letter-{number}.txt")), text)
-            .map_err(failed("write files"))?;
-    }
-    // Existing files, a moment later, all by one process.
+    // One process that writes many files: `split` numbers them, and writes over those that are
+    // there.
+    let split = |from: &str| {
+        let mut command = Command::new("split");
+        command.args(["-a", "3", "-b", &SIZE.to_string()]).arg(folder.join(from));
+        command.arg(folder.join("letter-"));
+        command
+    };
+    let text = "What somebody wrote. ".repeat(FILES * SIZE / 20);
+    std::fs::write(folder.join("text"), &text[..FILES * SIZE]).map_err(failed("write files"))?;
+    let mut noise = vec![0; FILES * SIZE];
+    let mut random = std::fs::File::open("/dev/urandom").map_err(failed("read random bytes"))?;
+    random.read_exact(&mut noise).map_err(failed("read random bytes"))?;
+    std::fs::write(folder.join("noise"), noise).map_err(failed("write files"))?;
+    stage.run(&mut split("text"))?;
+    stage.pause(OLD);
+    stage.run(&mut split("noise"))?;
     stage.pause(SHOWN);
-    let script = "for file in \"$1\"/letter-*; do echo encrypted > \"$file\"; done; :";
-    let mut command = Command::new("sh");
-    stage.run(command.args(["-c", script, "sh"]).arg(&folder))?;
-    stage.pause(SHOWN);
-    Ok(format!("had one shell overwrite {FILES} files of its own, and removed them"))
+    Ok(format!("had one process write noise over {FILES} files of its own, and removed them"))
 }

@@ -38,6 +38,8 @@ pub(super) const COMMENT: &str = "# Written by `holdfast simulate run`; harmless
 /// One run.
 pub struct Stage {
     signals: SignalFd,
+    /// Where the folder is made.
+    below: PathBuf,
     folder: Option<PathBuf>,
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
@@ -49,7 +51,7 @@ impl Stage {
     ///
     /// # Errors
     /// When signals cannot be held back.
-    pub fn new() -> Result<Self, SimulateError> {
+    pub fn new(below: &Path) -> Result<Self, SimulateError> {
         let mut held: SigSet = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             held.add(signal);
@@ -61,6 +63,7 @@ impl Stage {
         sweep();
         Ok(Self {
             signals,
+            below: below.to_owned(),
             folder: None,
             files: Vec::new(),
             folders: Vec::new(),
@@ -98,7 +101,7 @@ impl Stage {
         if let Some(folder) = &self.folder {
             return Ok(folder.clone());
         }
-        let folder = Path::new("/var/tmp").join(self.name(""));
+        let folder = self.below.join(self.name(""));
         DirBuilder::new()
             .mode(0o755)
             .create(&folder)
