@@ -142,8 +142,8 @@ fn argument(context: &LsmContext, index: u64) -> u64 {
 }
 
 /// The hook's argument of 32 bits. Read as such, never cut out of 64: where those 32 are found to
-/// be 0, the compiler returns the whole register instead of a 0, and kernels that check what a
-/// hook returns (from 6.12 on) refuse the program, since they do not know its upper half.
+/// be 0, the compiler returns the whole register instead of a 0, and a kernel that checks what a
+/// hook returns (7.3 does) refuses the program, since it does not know the upper half.
 #[inline(always)]
 fn number(context: &LsmContext, index: u64) -> u32 {
     const LOW: u64 = if cfg!(target_endian = "big") { 4 } else { 0 };
