@@ -141,6 +141,15 @@ fn argument(context: &LsmContext, index: u64) -> u64 {
     at((context.as_ptr() as u64).wrapping_add(index * 8))
 }
 
+/// The hook's argument of 32 bits. Read as such, never cut out of 64: where those 32 are found to
+/// be 0, the compiler returns the whole register instead of a 0, and a kernel that checks what a
+/// hook returns (7.3 does) refuses the program, since it does not know the upper half.
+#[inline(always)]
+fn number(context: &LsmContext, index: u64) -> u32 {
+    const LOW: u64 = if cfg!(target_endian = "big") { 4 } else { 0 };
+    at((context.as_ptr() as u64).wrapping_add(index * 8 + LOW))
+}
+
 #[inline(always)]
 fn settings() -> Option<Settings> {
     SETTINGS.get(0).copied().filter(|settings| settings.agent != 0)
@@ -163,7 +172,7 @@ fn current_task() -> Address {
 /// load its rules again, and harms nobody.
 #[lsm(hook = "task_kill")]
 pub fn guard_task_kill(context: LsmContext) -> i32 {
-    let (task, signal) = (argument(&context, 0), argument(&context, 2) as u32);
+    let (task, signal) = (argument(&context, 0), number(&context, 2));
     if signal == 0 {
         return 0;
     }
@@ -187,13 +196,13 @@ pub fn guard_file_send_sigiotask(context: LsmContext) -> i32 {
         return 0;
     }
     let target = field(task, Field::TaskTgid);
-    deny(&Deed::on(Act::DescriptorSignal, argument(&context, 2) as u32, target))
+    deny(&Deed::on(Act::DescriptorSignal, number(&context, 2), target))
 }
 
 /// `LSM_HOOK(int, 0, ptrace_access_check, struct task_struct *child, unsigned int mode)`
 #[lsm(hook = "ptrace_access_check")]
 pub fn guard_ptrace_access_check(context: LsmContext) -> i32 {
-    if argument(&context, 1) as u32 & ATTACH == 0 {
+    if number(&context, 1) & ATTACH == 0 {
         return 0;
     }
     at_process(argument(&context, 0), Act::Ptrace, 0)
@@ -203,7 +212,7 @@ pub fn guard_ptrace_access_check(context: LsmContext) -> i32 {
 /// struct rlimit *new_rlim)`. Not `task_prlimit`, which knows only the target's credentials.
 #[lsm(hook = "task_setrlimit")]
 pub fn guard_task_setrlimit(context: LsmContext) -> i32 {
-    at_process(argument(&context, 0), Act::Limits, argument(&context, 1) as u32)
+    at_process(argument(&context, 0), Act::Limits, number(&context, 1))
 }
 
 /// `LSM_HOOK(int, 0, task_setscheduler, struct task_struct *p)`; processors too.
@@ -332,7 +341,7 @@ pub fn guard_inode_setxattr(context: LsmContext) -> i32 {
 /// `chattr`.
 #[lsm(hook = "file_ioctl")]
 pub fn guard_file_ioctl(context: LsmContext) -> i32 {
-    let command = argument(&context, 1) as u32;
+    let command = number(&context, 1);
     if command != SET_FLAGS[0] && command != SET_FLAGS[1] && command != SET_FLAGS[2] {
         return 0;
     }
@@ -364,7 +373,7 @@ pub fn guard_sb_umount(context: LsmContext) -> i32 {
 /// kernel's copy.
 #[lsm(hook = "bpf")]
 pub fn guard_bpf(context: LsmContext) -> i32 {
-    let command = argument(&context, 0) as u32;
+    let command = number(&context, 0);
     if command != LINK_GET_FD_BY_ID && command != LINK_DETACH && command != LINK_UPDATE {
         return 0;
     }
@@ -378,7 +387,7 @@ pub fn guard_bpf(context: LsmContext) -> i32 {
 /// or from a pin. Reading is let through.
 #[lsm(hook = "bpf_map")]
 pub fn guard_bpf_map(context: LsmContext) -> i32 {
-    if argument(&context, 1) as u32 & WRITE == 0 {
+    if number(&context, 1) & WRITE == 0 {
         return 0;
     }
     let Some(settings) = settings() else { return 0 };

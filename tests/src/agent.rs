@@ -323,12 +323,26 @@ impl Agent {
         match until(PATIENCE, || child.try_wait().transpose()) {
             Some(status) => Ok(status?),
             None => {
+                let threads = threads_of(child.id());
                 child.kill()?;
                 child.wait()?;
-                bail!("holdfastd did not end {PATIENCE:?} after {signal}\n{}", self.log())
+                bail!(
+                    "holdfastd did not end {PATIENCE:?} after {signal}; it waits in {threads:?}\n{}",
+                    self.log()
+                )
             }
         }
     }
+}
+
+/// What each thread of a process waits in: its name, its system call (proc_pid_syscall(5)), the
+/// kernel's function.
+fn threads_of(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |task: &fs::DirEntry, name: &str| {
+        fs::read_to_string(task.path().join(name)).unwrap_or_default().trim().to_owned()
+    };
+    tasks.map(|task| ["comm", "syscall", "wchan"].map(|name| read(&task, name)).join(" ")).collect()
 }
 
 impl Drop for Agent {

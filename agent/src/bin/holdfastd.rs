@@ -23,8 +23,14 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let mut line = std::env::args_os().skip(1);
-    if line.next().is_some_and(|word| word == holdfast_agent::prove::PROBE) {
-        return holdfast_agent::prove::probe_main(line);
+    match line.next() {
+        Some(word) if word == holdfast_agent::prove::PROBE => {
+            return holdfast_agent::prove::probe_main(line);
+        }
+        Some(word) if word == holdfast_agent::guard::TRIAL => {
+            return holdfast_agent::guard::trial_main(line);
+        }
+        Some(_) | None => {}
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -3,8 +3,8 @@
 //! files and eBPF objects; where not, what the sensor saw of that is told ([`tampering_of`]).
 //!
 //! Follow a denial: `ebpf/src/guard.rs` (a hook), [`watch`] (the record becomes an event).
-//! INVARIANT: "denies" is said only after a hook has been seen to run: without `bpf` in the
-//! kernel's list of security modules programs load, attach and never run.
+//! INVARIANT: "denies" is said only after the kernel has denied and told a signal and a write of a
+//! child of the agent's own ([`trial`]): programs that load and attach may never run, or let pass.
 //! Nothing is pinned: when the agent ends, however it ends, the protection ends with it.
 
 mod layout;
@@ -12,6 +12,7 @@ mod programs;
 mod repeats;
 mod subjects;
 mod tell;
+mod trial;
 mod watch;
 
 use std::os::fd::OwnedFd;
@@ -25,6 +26,7 @@ use holdfast_common::event::{EventBody, TamperingEvent};
 use rustix::event::{EventfdFlags, eventfd};
 
 pub use tell::{Own, tampering_of};
+pub use trial::{WORD as TRIAL, main as trial_main};
 
 use crate::config::Config;
 use crate::sensor::ProcessTable;
@@ -101,6 +103,8 @@ struct Standing {
     upgraders: usize,
     objects: usize,
     counted: Counted,
+    /// What the newest trial found wrong.
+    unproven: Option<String>,
 }
 
 impl Guard {
@@ -143,15 +147,20 @@ impl Guard {
         }
     }
 
-    /// What is red: hooks that the kernel refused although it denies with others. A kernel that
-    /// cannot deny at all is not red; `doctor` says so.
+    /// What is red: a trial that was not denied, and hooks that the kernel refused although it
+    /// runs others. A kernel that cannot deny at all is not red; `doctor` says so.
     pub fn problems(&self) -> Vec<String> {
         let State::Denies(standing) = self.shared.state().clone() else { return Vec::new() };
-        standing
-            .hooks
-            .refused
-            .iter()
-            .map(|(hook, why)| format!("self-protection lacks {hook}: {why}"))
+        let unproven = standing.unproven.iter();
+        unproven
+            .map(|why| format!("self-protection does not deny: {why}"))
+            .chain(
+                standing
+                    .hooks
+                    .refused
+                    .iter()
+                    .map(|(hook, why)| format!("self-protection lacks {hook}: {why}")),
+            )
             .collect()
     }
 
@@ -179,7 +188,15 @@ impl Guard {
                 ),
             )],
             State::Denies(standing) => {
-                let mut lines = vec![line(true, evidence(&standing), None)];
+                let evidence = evidence(&standing);
+                let mut lines = vec![match &standing.unproven {
+                    None => line(true, format!("a trial was denied; {evidence}"), None),
+                    Some(why) => line(
+                        false,
+                        format!("a trial was not denied: {why}; {evidence}"),
+                        Some("tampering is told as the sensor sees it; tried again every minute"),
+                    ),
+                }];
                 lines.extend(standing.hooks.refused.iter().map(|(hook, why)| DoctorLine {
                     check: format!("self-protection: {hook}"),
                     ok: false,

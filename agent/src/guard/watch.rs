@@ -18,15 +18,20 @@ use super::programs::Programs;
 use super::repeats::Repeats;
 use super::subjects::{self, Subjects};
 use super::tell::process_name;
+use super::trial::{self, Told, Trial};
 use super::{MODULES, Needs, Shared, Standing, State};
 use crate::sensor::proc::{ProcDir, cut_to_tick, user_name};
 
 /// Between two looks for what is new.
 const LOOK: Duration = Duration::from_secs(5);
+/// Between two trials, until one is denied.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Ancestors that an event carries.
 const PARENTS: usize = 16;
 /// Denials read before the next look at anything else.
 const BATCH: usize = 1024;
+/// Batches among which the trial's own denials are looked for: more than the ring holds.
+const BATCHES: usize = 4;
 
 /// One kind of denial, for [`Repeats`].
 type Kind = (ProcessKey, u32, [u32; 4], Vec<u8>);
@@ -41,6 +46,9 @@ struct Watch<'a> {
     objects: usize,
     lost: u64,
     repeats: Repeats<Kind, TamperingEvent>,
+    /// The child that tries now, and what was told of it.
+    trial: Option<(u32, Told)>,
+    unproven: Option<String>,
 }
 
 /// The thread.
@@ -53,9 +61,13 @@ pub(super) fn run(shared: &Shared, needs: &Needs) {
             return;
         }
     };
-    needs.seen.denied.store(true, Ordering::Release);
     let mut next = Instant::now();
+    let mut next_trial = Some(Instant::now());
     while !shared.stopping() {
+        if next_trial.is_some_and(|time| Instant::now() >= time) {
+            watch.prove();
+            next_trial = watch.unproven.is_some().then(|| Instant::now() + AGAIN);
+        }
         let full = watch.drain();
         watch.sum_up();
         let now = Instant::now();
@@ -90,6 +102,8 @@ impl<'a> Watch<'a> {
             objects: 0,
             lost: 0,
             repeats: Repeats::new(Instant::now()),
+            trial: None,
+            unproven: None,
         };
         watch.teach(Class::Agent, 0, Path::new("/"))?;
         if watch.programs.own().task == 0 {
@@ -156,7 +170,44 @@ impl<'a> Watch<'a> {
             upgraders,
             objects: self.objects,
             counted: self.programs.total(),
+            unproven: self.unproven.clone(),
         }
+    }
+
+    /// Has a child try what must be denied, and notes what is wrong. Until nothing is, tampering
+    /// is told as the sensor sees it.
+    fn prove(&mut self) {
+        self.unproven = self.attempt();
+        if let Some(why) = &self.unproven {
+            tracing::error!(why, "self-protection: a trial was not denied");
+        }
+        self.needs.seen.denied.store(self.unproven.is_none(), Ordering::Release);
+    }
+
+    fn attempt(&mut self) -> Option<String> {
+        let exempt = self.programs.total().exempt;
+        // Always there, and nobody but the agent has to do with it.
+        let file = self.needs.config.state_dir.join("version");
+        let mut trial = match Trial::start(&file) {
+            Ok(trial) => trial,
+            Err(error) => return Some(format!("its process does not start: {error}")),
+        };
+        self.trial = Some((trial.pid(), Told::default()));
+        let answers = trial.answers();
+        // The records came before the answer.
+        for _ in 0..BATCHES {
+            if !self.drain() {
+                break;
+            }
+        }
+        let told = self.trial.take().map(|(_, told)| told).unwrap_or_default();
+        let fault = match answers {
+            Ok(answers) => trial::fault(answers, told)?,
+            Err(why) => why,
+        };
+        let exempt = self.programs.total().exempt > exempt;
+        let because = if exempt { " (does the agent run below a package manager?)" } else { "" };
+        Some(format!("{fault}{because}"))
     }
 
     /// Reads what was denied; true when there may be more.
@@ -178,6 +229,13 @@ impl<'a> Watch<'a> {
             tracing::error!(act = denial.act, "an unknown denial");
             return;
         };
+        if let Some((pid, told)) = &mut self.trial
+            && *pid == denial.pid
+        {
+            told.signal |= act == Act::Signal;
+            told.write |= act == Act::Write;
+            return;
+        }
         let key = ProcessKey { pid: denial.pid, start_ns: cut_to_tick(denial.start_ns) };
         let name = text(&denial.name);
         let kind: Kind = (

@@ -48,19 +48,31 @@ fn start() -> Result<Agent, String> {
         let line = guard_line(&agent).ok()?;
         (line["evidence"] != "still loading").then_some(line)
     });
-    let line = line.ok_or("the self-protection is still loading")?;
-    println!("{line}");
-    if line["ok"] == true { Ok(agent) } else { Err(format!("{line}")) }
+    line.ok_or("the self-protection is still loading")?;
+    // A hook that the kernel refused has a line of its own.
+    let lines = guard_lines(&agent)?;
+    println!("{lines:#?}");
+    let fine = lines.iter().all(|line| line["ok"] == true);
+    if fine { Ok(agent) } else { Err(format!("{lines:#?}\n{}", agent.log())) }
 }
 
 fn guard_line(agent: &Agent) -> Result<Value, String> {
-    // It exits 1 when any line is not fine.
-    let output = agent.cli(&["--json", "doctor"]).map_err(text)?;
-    serde_json::Deserializer::from_slice(&output.stdout)
-        .into_iter::<Value>()
-        .flatten()
+    let mut lines = guard_lines(agent)?.into_iter();
+    lines
         .find(|line| line["check"].as_str().is_some_and(|check| check.contains("BPF LSM")))
         .ok_or_else(|| "doctor has no line for it".to_owned())
+}
+
+fn guard_lines(agent: &Agent) -> Result<Vec<Value>, String> {
+    // It exits 1 when any line is not fine.
+    let output = agent.cli(&["--json", "doctor"]).map_err(text)?;
+    Ok(serde_json::Deserializer::from_slice(&output.stdout)
+        .into_iter::<Value>()
+        .flatten()
+        .filter(|line| {
+            line["check"].as_str().is_some_and(|check| check.starts_with("self-protection"))
+        })
+        .collect())
 }
 
 /// What another process of root tries: verb, target, and the action that is told of it.
