@@ -284,6 +284,8 @@ impl Agent {
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary("holdfast"));
         command.arg("--socket").arg(self.socket()).args(arguments);
+        // cargo sets it, and with it a simulation is not excused: it could be anybody's code.
+        command.env_remove("LD_LIBRARY_PATH");
         finish(&mut command, PATIENCE)
     }
 

@@ -211,7 +211,17 @@ pub(super) fn sweep() {
                 continue;
             }
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let _ = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            if !is_folder {
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            // A child of the killed one may still write there, for a moment.
+            for _ in 0..100 {
+                if fs::remove_dir_all(&path).is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
     // The one file whose name is given: ours if nothing but our comment is in it.
