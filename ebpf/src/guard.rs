@@ -238,8 +238,7 @@ pub fn guard_file_open(context: LsmContext) -> i32 {
         learn(settings.lesson, field(file, Field::FileInode));
         return 0;
     }
-    if field::<u32>(file, Field::FileMode) & WRITE == 0
-        || (current >> 32) as u32 == settings.agent
+    if field::<u32>(file, Field::FileMode) & WRITE == 0 || (current >> 32) as u32 == settings.agent
     {
         return 0;
     }
@@ -441,8 +440,7 @@ fn at_cgroup_file(dentry: Address) -> i32 {
     let name: [u8; 8] = at(field(dentry, Field::DentryName));
     let folder: Address = field(field(dentry, Field::DentryParent), Field::DentryInode);
     let node: Address = field(folder, Field::InodePrivate);
-    let mut cgroup: Address =
-        field(field(own.task, Field::TaskCgroups), Field::CssSetDefault);
+    let mut cgroup: Address = field(field(own.task, Field::TaskCgroups), Field::CssSetDefault);
     for level in 0..CGROUPS {
         let parent: Address = field(cgroup, Field::CgroupParent);
         // The root has nothing that could stop a process.
@@ -572,8 +570,7 @@ fn is_exempt(settings: &Settings, act: Act) -> bool {
     if matches!(act, Act::Signal)
         && let Some(own) = OWN.get(0)
         && own.parent == group
-        && own.parent_start
-            == field::<u64>(field(task, Field::TaskLeader), Field::TaskStart)
+        && own.parent_start == field::<u64>(field(task, Field::TaskLeader), Field::TaskStart)
     {
         return true;
     }
@@ -610,8 +607,7 @@ fn learn(lesson: u32, inode: Address) {
         own.lessons += 1;
         if class == Class::Agent as u32 {
             let leader: Address = field(current_task(), Field::TaskLeader);
-            let parent: Address =
-                field(field(leader, Field::TaskParent), Field::TaskLeader);
+            let parent: Address = field(field(leader, Field::TaskParent), Field::TaskLeader);
             own.task = leader;
             own.parent = field(parent, Field::TaskTgid);
             own.parent_start = field(parent, Field::TaskStart);

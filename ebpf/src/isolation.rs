@@ -159,8 +159,7 @@ pub fn cut_socket_create(context: LsmContext) -> i32 {
         return earlier;
     }
     let Some(policy) = POLICY.get(0) else { return 0 };
-    let wanted =
-        family == AF_XDP || (family == AF_PACKET && policy.deny_packet_sockets != 0);
+    let wanted = family == AF_XDP || (family == AF_PACKET && policy.deny_packet_sockets != 0);
     if !wanted {
         return 0;
     }
@@ -177,11 +176,7 @@ pub fn cut_socket_create(context: LsmContext) -> i32 {
 
 #[inline(always)]
 fn at_socket(packet: Packet, hook: Hook) -> i32 {
-    let reason = if packet.interface() == LOOPBACK {
-        Reason::Loopback
-    } else {
-        bare(packet)
-    };
+    let reason = if packet.interface() == LOOPBACK { Reason::Loopback } else { bare(packet) };
     count(hook, reason, packet.length());
     reason.lets_through() as i32
 }

@@ -79,10 +79,7 @@ macro_rules! word {
 #[inline(always)]
 fn bytes_of(words: [u32; 4]) -> [u8; 16] {
     let [a, b, c, d] = words.map(u32::to_ne_bytes);
-    [
-        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
-        d[3],
-    ]
+    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }
 
 /// Somebody names a peer.
@@ -196,12 +193,7 @@ pub fn traffic_state(context: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn place(record: &ConnectionRecord, address: [u8; 16]) -> Place {
-    Place {
-        namespace: record.namespace,
-        port: record.local_port,
-        family: record.family,
-        address,
-    }
+    Place { namespace: record.namespace, port: record.local_port, family: record.family, address }
 }
 
 /// What the kernel knows of a socket.
@@ -292,12 +284,7 @@ fn copy(
     }
     // SAFETY: at most `DNS_MAX` bytes, which `message` has.
     let failed = unsafe {
-        bpf_skb_load_bytes(
-            context.as_ptr().cast(),
-            at,
-            record.message.as_mut_ptr().cast(),
-            length,
-        )
+        bpf_skb_load_bytes(context.as_ptr().cast(), at, record.message.as_mut_ptr().cast(), length)
     };
     if failed == 0 {
         record.total = total;
@@ -314,6 +301,7 @@ fn addresses(context: &SkBuffContext, family: u16, start: &[u8; 20]) -> ([u8; 16
         let source = context.load::<[u8; 16]>(8).unwrap_or_default();
         return (source, context.load::<[u8; 16]>(24).unwrap_or_default());
     }
-    let word = |at: usize| u32::from_ne_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]]);
+    let word =
+        |at: usize| u32::from_ne_bytes([start[at], start[at + 1], start[at + 2], start[at + 3]]);
     (bytes_of([word(12), 0, 0, 0]), bytes_of([word(16), 0, 0, 0]))
 }
