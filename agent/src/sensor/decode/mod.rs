@@ -175,7 +175,8 @@ mod tests {
         for long in [5_000_000_000u64, 11, 4096, 1_700_000_000, 9, 0xffff_8880_0000_1000] {
             bytes.extend(long.to_ne_bytes());
         }
-        bytes.extend(words(&[77, 8 << 20 | 3, 3, u32::MAX, 42, bits]));
+        // As since 6.13, when somebody has asked for the times.
+        bytes.extend(words(&[1 << 31 | 77, 8 << 20 | 3, 3, u32::MAX, 42, bits]));
         bytes.extend(b"pts3\0old name\0\0\0");
         bytes.extend(words(&parts.map(|part| part.len() as u32)));
         bytes.extend(words(&[total, 0]));
