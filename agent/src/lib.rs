@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod detect;
+mod durable;
 pub mod guard;
 pub mod isolate;
 pub mod journal;
@@ -21,6 +22,16 @@ pub mod scan;
 pub mod sensor;
 pub mod sys;
 pub mod worker;
+
+/// [`error_chain`] of what the kernel's verifier said, cut: its log may have a megabyte, and the
+/// end of it tells why.
+pub(crate) fn verifier_chain(error: &dyn std::error::Error) -> String {
+    const MOST: usize = 2000;
+    let text = error_chain(error);
+    let start = text.len().saturating_sub(MOST);
+    let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text[start..].replace('\n', " | ")
+}
 
 /// An error and all its causes in one line, for the one place that logs or shows it.
 #[must_use]

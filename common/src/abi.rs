@@ -396,23 +396,7 @@ pub mod action {
     pub const RING: u32 = 3;
 }
 
-macro_rules! fields {
-    ($($name:ident = $structure:literal . $member:literal : $size:literal;)*) => {
-        /// A kernel field that the eBPF programs read; its number is its place in the offset
-        /// table. Members of anonymous structs and unions count as their holder's; the first of
-        /// several names (`a|b`) that the kernel has counts.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[repr(usize)]
-        #[allow(missing_docs, reason = "each variant is named after the field it stands for")]
-        pub enum Field { $($name),* }
-
-        /// The field, its structure, its path inside, its size in bytes (0: any).
-        pub const FIELDS: &[(Field, &str, &str, u32)] =
-            &[$((Field::$name, $structure, $member, $size)),*];
-    };
-}
-
-fields! {
+crate::fields::fields! {
     SockPort = "sock"."__sk_common.skc_num": 2;
     SockPeerPort = "sock"."__sk_common.skc_dport": 2;
     SockAddress = "sock"."__sk_common.skc_rcv_saddr": 4;

@@ -237,21 +237,7 @@ impl Denial {
     }
 }
 
-macro_rules! fields {
-    ($($name:ident = $structure:literal . $member:literal : $size:literal;)*) => {
-        /// A kernel field that the programs read; its number is its place in the offset table.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[repr(usize)]
-        #[allow(missing_docs, reason = "each variant is named after the field it stands for")]
-        pub enum Field { $($name),* }
-
-        /// The field, its structure, its path inside, its size in bytes (0: any).
-        pub const FIELDS: &[(Field, &str, &str, u32)] =
-            &[$((Field::$name, $structure, $member, $size)),*];
-    };
-}
-
-fields! {
+crate::fields::fields! {
     TaskTgid = "task_struct"."tgid": 4;
     TaskLeader = "task_struct"."group_leader": 8;
     TaskParent = "task_struct"."real_parent": 8;

@@ -6,6 +6,7 @@
 
 pub mod abi;
 pub mod cut;
+mod fields;
 pub mod guard;
 
 #[cfg(feature = "std")]

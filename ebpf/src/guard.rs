@@ -11,10 +11,12 @@
 #![no_std]
 #![no_main]
 
+mod end;
+mod read;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel,
-    bpf_probe_read_kernel_str,
+    bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel_str,
 };
 use aya_ebpf::macros::{lsm, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
@@ -23,6 +25,8 @@ use holdfast_common::guard::{
     ABSENT, ACTS, Act, CLASS_BITS, Class, Count, DEPTH, Denial, FIELD_COUNT, Field, FileKey,
     MOST_FILES, MOST_OBJECTS, NAME, ObjectKey, Own, RING, Settings, object,
 };
+
+use crate::read::{Address, at};
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -55,9 +59,6 @@ static COUNTS: PerCpuArray<Count> = PerCpuArray::with_max_entries(ACTS.len() as 
 /// Offsets of [`Field`]s, frozen before the programs are loaded.
 #[unsafe(no_mangle)]
 static GUARD_OFFSETS: [u32; FIELD_COUNT] = [ABSENT; FIELD_COUNT];
-
-/// A kernel address; 0 is "none".
-type Address = u64;
 
 /// `-EPERM`
 const DENIED: i32 = -1;
@@ -118,21 +119,6 @@ fn offset(field: Field) -> u64 {
 #[inline(always)]
 fn field<T: Copy + Default>(base: Address, of: Field) -> T {
     at(base.wrapping_add(offset(of)))
-}
-
-#[inline(always)]
-fn at<T: Copy + Default>(address: Address) -> T {
-    let mut value = T::default();
-    // SAFETY: `value` has the size that is given; the helper checks the address, and fills the
-    // value with zeros when it is wrong.
-    unsafe {
-        bpf_probe_read_kernel(
-            core::ptr::from_mut(&mut value).cast(),
-            size_of::<T>() as u32,
-            address as *const _,
-        )
-    };
-    value
 }
 
 /// The hook's argument, not looked at by the verifier.
@@ -683,13 +669,3 @@ unsafe fn fill(record: *mut Denial, deed: &Deed) {
         }
     }
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-// SAFETY: the kernel reads this section by its name; no other item claims it.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 4] = *b"GPL\0";

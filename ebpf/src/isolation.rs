@@ -8,6 +8,8 @@
 #![no_std]
 #![no_main]
 
+mod end;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_skb_load_bytes};
 use aya_ebpf::macros::{cgroup_skb, classifier, lsm, map};
@@ -370,13 +372,3 @@ fn is_endpoint(address: [u8; 16], port: [u8; 2]) -> bool {
 const fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-// SAFETY: the kernel reads this section by its name; no other item claims it.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 4] = *b"GPL\0";

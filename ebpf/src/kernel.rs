@@ -4,15 +4,12 @@
 //! not branch on failure, since each branch would double the verifier's work.
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-    bpf_probe_read_user_str,
+    bpf_get_current_task, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
 };
 use holdfast_common::abi::{Field, Head, Kind};
 
 use crate::maps::offset;
-
-/// A kernel address; 0 is "none".
-pub type Address = u64;
+pub use crate::read::{Address, at};
 
 /// True when this kernel has the field. Decided when the program is loaded.
 #[inline(always)]
@@ -34,22 +31,6 @@ pub fn field<T: Copy + Default>(base: Address, field: Field) -> T {
 #[inline(always)]
 pub fn field_or<T: Copy + Default>(base: Address, of: Field, absent: T) -> T {
     if has(of) { field(base, of) } else { absent }
-}
-
-/// Reads from an address; zeros when it cannot be read.
-#[inline(always)]
-pub fn at<T: Copy + Default>(address: Address) -> T {
-    let mut value = T::default();
-    // SAFETY: `value` has the size that is given; the helper checks the address, and fills the
-    // value with zeros when it is wrong.
-    unsafe {
-        bpf_probe_read_kernel(
-            core::ptr::from_mut(&mut value).cast(),
-            size_of::<T>() as u32,
-            address as *const _,
-        )
-    };
-    value
 }
 
 /// Reads a user's words; `None` when they are not there.

@@ -6,27 +6,14 @@
 //! change. Both call tables of x86-64 are known. Not seen here: sockets made through io_uring or
 //! received from another process, which the agent's /proc poll finds.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_user};
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use holdfast_common::abi::{CapabilityRecord, Field, Kind, SocketRecord, action};
 
-use crate::kernel::{Address, at, field, has, head};
+use crate::calls::{X32_BIT, is_compat, regs};
+use crate::kernel::{Address, at, current, field, file_of, has, head, user};
 use crate::maps::send_network;
 
-/// Offsets in the x86-64 `struct pt_regs`, fixed by the ptrace ABI.
-mod regs {
-    pub const R10: u64 = 56;
-    pub const BX: u64 = 40;
-    pub const CX: u64 = 88;
-    pub const DX: u64 = 96;
-    pub const SI: u64 = 104;
-    pub const DI: u64 = 112;
-    pub const ORIG_AX: u64 = 120;
-}
-
-const TS_COMPAT: u32 = 2;
-const X32_BIT: u64 = 0x4000_0000;
 const SOCKFS_MAGIC: u64 = 0x534f_434b;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -58,9 +45,7 @@ pub fn network_capability(context: RawTracePointContext) -> i32 {
     let refused: u64 = context.arg(4);
     let capability = capability & 0xffff_ffff;
     if matches!(capability, CAP_NET_RAW | CAP_NET_ADMIN) && refused & 0xffff_ffff == 0 {
-        // SAFETY: takes nothing and cannot fail.
-        let task: Address = unsafe { bpf_get_current_task() };
-        let head = head(Kind::Capability, task);
+        let head = head(Kind::Capability, current());
         let record = CapabilityRecord { head, capability: capability as u32, reserved: 0 };
         send_network(Kind::Capability, &record);
     }
@@ -81,10 +66,9 @@ pub fn network_sockets(context: RawTracePointContext) -> i32 {
     if (returned as i64) < 0 {
         return 0;
     }
-    // SAFETY: takes nothing and cannot fail.
-    let task: Address = unsafe { bpf_get_current_task() };
-    let compat = field::<u32>(task, Field::TaskStatus) & TS_COMPAT != 0;
-    let call = if compat { call_32(number, registers) } else { call_64(number, registers) };
+    let task = current();
+    let call =
+        if is_compat(task) { call_32(number, registers) } else { call_64(number, registers) };
     match call {
         None => {}
         Some(Call::Socket) => report(task, returned as u32, action::SOCKET, 0),
@@ -193,27 +177,11 @@ fn membership(sock: Address, request: u64) -> Option<(u32, u32)> {
 /// The `struct socket` behind a descriptor, and its inode number.
 #[inline(always)]
 fn socket(task: Address, descriptor: u32) -> Option<(Address, u64)> {
-    let files: Address = field(task, Field::TaskFiles);
-    let table: Address = field(files, Field::FilesFdt);
-    if descriptor >= field::<u32>(table, Field::FdtableMax) {
-        return None;
-    }
-    let slots: Address = field(table, Field::FdtableFd);
-    let file: Address = at(slots.wrapping_add(u64::from(descriptor) * 8));
+    let file = file_of(task, descriptor);
     let inode: Address = field(file, Field::FileInode);
     let super_block: Address = field(inode, Field::InodeSuper);
     if field::<u64>(super_block, Field::SuperMagic) != SOCKFS_MAGIC {
         return None;
     }
     Some((field(file, Field::FilePrivate), field(inode, Field::InodeNumber)))
-}
-
-#[inline(always)]
-fn user<const N: usize>(address: u64) -> Option<[u32; N]> {
-    let mut words = [0u32; N];
-    // SAFETY: `words` has the length that is given; the helper checks the user's address.
-    let failed = unsafe {
-        bpf_probe_read_user(words.as_mut_ptr().cast(), (N * 4) as u32, address as *const _)
-    };
-    (failed == 0).then_some(words)
 }

@@ -265,10 +265,17 @@ fn what_operators_decide_and_what_has_fired_survive_a_restart() {
         "a test",
     ];
     assert!(agent.cli(&suppress).expect("suppress").status.success());
+    // Whoever stops the agent makes the model fire, too: how often is what the journal says.
+    let told = |agent: &Agent| {
+        let all = fired(agent);
+        all.iter().filter(|event| mentions(event, "Disable or Modify Tools")).count() as u64
+    };
     agent.stop().expect("stop");
     agent.start().expect("start");
     let before = model(&agent);
-    assert_eq!(before["fired"], 1, "{before}");
+    let so_far = told(&agent);
+    assert!(so_far >= 1);
+    assert_eq!(before["fired"], so_far, "{before}");
     assert!(before["last_fired_ms"].is_i64(), "{before}");
     let second = stopper(folder.path(), "second-one");
     let third = stopper(folder.path(), "third-one");
@@ -276,7 +283,10 @@ fn what_operators_decide_and_what_has_fired_survive_a_restart() {
     drop((second, third));
     assert!(!fired(&agent).iter().any(|event| mentions(event, "second-one")));
     let after = model(&agent);
-    assert_eq!((after["fired"].as_u64(), after["suppressed"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(
+        (after["fired"].as_u64(), after["suppressed"].as_u64()),
+        (Some(so_far + 1), Some(1))
+    );
     let standing = agent.json(&["models", "suppressions", "list"]).expect("list");
     assert_eq!((standing.len(), standing[0]["kept_back"].as_u64()), (1, Some(1)));
     let id = standing[0]["id"].as_str().expect("id");

@@ -3,7 +3,6 @@
 //! Written whole: beside it, synchronised, renamed. A file of a later version, or one that is
 //! not valid, is refused and left as it is.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use holdfast_common::control::Suppression;
@@ -79,15 +78,7 @@ pub(super) fn read(path: &Path) -> Result<Saved, StateError> {
 
 pub(super) fn write(path: &Path, saved: &Saved) -> Result<(), StateError> {
     let saved = Saved { version: VERSION, ..saved.clone() };
-    let beside = path.with_extension("json.new");
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(&saved)?)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(folder)?.sync_all()
-    };
+    let write = || crate::durable::replace(path, &[&serde_json::to_vec_pretty(&saved)?]);
     write().map_err(|source| StateError::Io { action: "write", path: path.to_owned(), source })
 }
 

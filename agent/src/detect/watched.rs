@@ -1,41 +1,14 @@
 //! Which files the sensor tells of, as far as a rule's text asks for one.
 //!
-//! The rows are those of the sensor's shipped list (`[sensor.files]`); a test compares nothing,
-//! since a config may add and remove rows: this answers for the shipped list. Pure.
+//! A config may add and remove rows (`[sensor.files]`); this answers for the sensor's shipped
+//! list. Pure.
 
 use std::sync::LazyLock;
 
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::view::Source;
-
-/// Rows: globs, `**` for everything below, `~` for homes.
-#[rustfmt::skip]
-const ROWS: &[&str] = &[
-    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/security/opasswd",
-    "/etc/ssh/*_key", "/etc/krb5.keytab", "/etc/kubernetes/*.conf", "/etc/kubernetes/pki/*.key",
-    "~/.ssh/id_*", "~/.aws/credentials", "~/.kube/config", "~/.docker/config.json",
-    "~/.git-credentials", "~/.netrc", "~/.pgpass", "~/.my.cnf", "/etc/passwd", "/etc/group",
-    "/etc/crontab", "/etc/anacrontab", "/etc/cron.*/*", "/etc/cron.allow", "/etc/cron.deny",
-    "/etc/at.allow", "/etc/at.deny", "/var/spool/cron/*", "/var/spool/cron/*/*",
-    "/etc/systemd/**", "/usr/lib/systemd/system/**", "/lib/systemd/system/**",
-    "/usr/local/lib/systemd/system/**", "/run/systemd/system/**", "/usr/lib/systemd/user/**",
-    "/usr/lib/systemd/system-generators/*", "/etc/init.d/*", "/etc/rc.local",
-    "/etc/xdg/autostart/*", "~/.config/systemd/user/**", "~/.local/share/systemd/user/**",
-    "~/.config/autostart/*", "~/.ssh/authorized_keys", "~/.ssh/authorized_keys2", "~/.ssh/rc",
-    "~/.ssh/environment", "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/*",
-    "/etc/ssh/authorized_keys/*", "/etc/profile", "/etc/profile.d/*", "/etc/bash.bashrc",
-    "/etc/bashrc", "/etc/zsh/*", "/etc/environment", "~/.bashrc", "~/.bash_profile",
-    "~/.bash_login", "~/.bash_logout", "~/.profile", "~/.zshrc", "~/.zshenv", "~/.zprofile",
-    "~/.zlogin", "~/.config/fish/config.fish", "/etc/ld.so.preload", "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d/*", "/etc/sudoers", "/etc/sudoers.d/*", "/etc/doas.conf",
-    "/etc/polkit-1/rules.d/*", "/etc/pam.conf", "/etc/pam.d/*", "/etc/security/*.conf",
-    "/etc/nsswitch.conf", "/usr/lib64/security/*", "/usr/lib/security/*", "/etc/sysctl.conf",
-    "/etc/sysctl.d/*", "/etc/modules", "/etc/modules-load.d/*", "/usr/lib/modules-load.d/*",
-    "/etc/modprobe.d/*", "/etc/udev/rules.d/*", "/etc/default/grub", "/var/www/**",
-    "/srv/www/**", "/srv/http/**", "/usr/share/nginx/html/**", "/usr/local/apache2/htdocs/**",
-    "/var/log/**", "/run/utmp", "~/.bash_history", "~/.zsh_history",
-];
+use crate::sensor::files::list::SHIPPED;
 
 /// What a rule says of a path.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +32,12 @@ static TABLE: LazyLock<Vec<Row>> = LazyLock::new(|| {
         Some(rest) => vec![format!("/root{rest}"), format!("/home/*{rest}")],
         None => vec![row.to_owned()],
     };
-    ROWS.iter().flat_map(|row| homes(row)).filter_map(|row| Row::new(&row)).collect()
+    SHIPPED
+        .iter()
+        .flat_map(|(.., rows)| *rows)
+        .flat_map(|row| homes(row))
+        .filter_map(|row| Row::new(&row))
+        .collect()
 });
 
 impl Row {

@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use holdfast_common::guard::{ACTS, Act, Field, Own, Settings};
 
 use super::layout::Layout;
+use crate::verifier_chain;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HOLDFAST_GUARD_OBJECT"));
 
@@ -123,12 +124,12 @@ impl Programs {
         if !missing.is_empty() {
             return Err(format!("not in this kernel: {}", missing.join("; ")));
         }
-        let types = Btf::from_sys_fs().map_err(|error| chain(&error))?;
+        let types = Btf::from_sys_fs().map_err(|error| verifier_chain(&error))?;
         let mut object = EbpfLoader::new()
             .btf(None)
             .override_global("GUARD_OFFSETS", layout.offsets.as_slice(), true)
             .load(OBJECT)
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| verifier_chain(&error))?;
         let mut hooks = Hooks::default();
         for hook in HOOKS.iter().chain([&SIGNALS]) {
             let missing = layout.missing_of(needs(hook.name));
@@ -150,7 +151,7 @@ impl Programs {
             }
         }
         let ring = object.take_map("DENIALS").ok_or("no DENIALS in the object")?;
-        let denials = RingBuf::try_from(ring).map_err(|error| chain(&error))?;
+        let denials = RingBuf::try_from(ring).map_err(|error| verifier_chain(&error))?;
         Ok(Self { object, hooks, denials })
     }
 
@@ -162,8 +163,10 @@ impl Programs {
         let [low, high] = [settings.teacher as u32, (settings.teacher >> 32) as u32];
         let map = self.object.map_mut("SETTINGS").ok_or("no SETTINGS in the object")?;
         let mut table: Array<&mut MapData, [u32; 4]> =
-            Array::try_from(map).map_err(|error| chain(&error))?;
-        table.set(0, [low, high, settings.agent, settings.lesson], 0).map_err(|error| chain(&error))
+            Array::try_from(map).map_err(|error| verifier_chain(&error))?;
+        table
+            .set(0, [low, high, settings.agent, settings.lesson], 0)
+            .map_err(|error| verifier_chain(&error))
     }
 
     /// What the programs have noted of the agent.
@@ -206,13 +209,13 @@ impl Programs {
     pub(super) fn set_objects(&mut self, objects: &[[u32; 2]]) -> Result<(), String> {
         let map = self.object.map_mut("OBJECTS").ok_or("no OBJECTS in the object")?;
         let mut table: HashMap<&mut MapData, [u32; 2], u32> =
-            HashMap::try_from(map).map_err(|error| chain(&error))?;
+            HashMap::try_from(map).map_err(|error| verifier_chain(&error))?;
         let standing: Vec<[u32; 2]> = table.keys().flatten().collect();
         for key in standing.iter().filter(|key| !objects.contains(key)) {
-            table.remove(key).map_err(|error| chain(&error))?;
+            table.remove(key).map_err(|error| verifier_chain(&error))?;
         }
         for key in objects.iter().filter(|key| !standing.contains(key)) {
-            table.insert(key, 1, 0).map_err(|error| chain(&error))?;
+            table.insert(key, 1, 0).map_err(|error| verifier_chain(&error))?;
         }
         Ok(())
     }
@@ -301,20 +304,11 @@ fn load(object: &mut Ebpf, function: &str, hook: &str, types: &Btf) -> Result<()
         .program_mut(function)
         .ok_or_else(|| Refusal::Why(format!("no {function} in the object")))?
         .try_into()
-        .map_err(|error: ProgramError| Refusal::Why(chain(&error)))?;
+        .map_err(|error: ProgramError| Refusal::Why(verifier_chain(&error)))?;
     match program.load(hook, types) {
         Ok(()) => {}
         Err(ProgramError::Btf(_)) => return Err(Refusal::NoHook),
-        Err(error) => return Err(Refusal::Why(chain(&error))),
+        Err(error) => return Err(Refusal::Why(verifier_chain(&error))),
     }
-    program.attach().map(drop).map_err(|error| Refusal::Why(chain(&error)))
-}
-
-/// An error with its causes, cut: a verifier's log may have a megabyte.
-fn chain(error: &dyn std::error::Error) -> String {
-    const MOST: usize = 2000;
-    let text = crate::error_chain(error);
-    let start = text.len().saturating_sub(MOST);
-    let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    text[start..].replace('\n', " | ")
+    program.attach().map(drop).map_err(|error| Refusal::Why(verifier_chain(&error)))
 }

@@ -23,6 +23,7 @@ use holdfast_common::cut::{Endpoint, HOOKS, Hook, REASONS, Reason, counter};
 use super::egress::Allowed;
 use super::links::{self, Interface};
 use crate::sys::bpf::{self, attached_programs};
+use crate::verifier_chain;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HOLDFAST_ISOLATION_OBJECT"));
 
@@ -76,15 +77,6 @@ impl std::fmt::Debug for Programs {
     }
 }
 
-/// An error with its causes, cut: a verifier's log may have a megabyte.
-fn chain(error: &dyn std::error::Error) -> String {
-    const MOST: usize = 2000;
-    let text = crate::error_chain(error);
-    let start = text.len().saturating_sub(MOST);
-    let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    text[start..].replace('\n', " | ")
-}
-
 impl Programs {
     /// Loads everything but the socket program, and attaches nothing. Counters that are pinned
     /// by an earlier agent go on counting.
@@ -98,14 +90,14 @@ impl Programs {
         if counts.exists() {
             loader.map_pin_path("COUNTS", counts);
         }
-        let mut object = loader.load(OBJECT).map_err(|error| chain(&error))?;
+        let mut object = loader.load(OBJECT).map_err(|error| verifier_chain(&error))?;
         for (name, ..) in SOCKETS {
             let program: &mut CgroupSkb = find(&mut object, name)?;
-            program.load().map_err(|error| format!("{name}: {}", chain(&error)))?;
+            program.load().map_err(|error| format!("{name}: {}", verifier_chain(&error)))?;
         }
         for name in LINKS.as_flattened() {
             let program: &mut SchedClassifier = find(&mut object, name)?;
-            program.load().map_err(|error| format!("{name}: {}", chain(&error)))?;
+            program.load().map_err(|error| format!("{name}: {}", verifier_chain(&error)))?;
         }
         Ok(Self { object, pins: pins.to_owned(), mechanism: None })
     }
@@ -144,11 +136,11 @@ impl Programs {
     pub(super) fn reset_counts(&mut self) -> Result<(), String> {
         let map = self.object.map_mut("COUNTS").ok_or("no COUNTS in the object")?;
         let mut counts: PerCpuArray<&mut MapData, [u64; 2]> =
-            PerCpuArray::try_from(map).map_err(|error| chain(&error))?;
+            PerCpuArray::try_from(map).map_err(|error| verifier_chain(&error))?;
         let cpus = aya::util::nr_cpus().map_err(|(what, error)| format!("{what}: {error}"))?;
         for index in 0..(HOOKS * REASONS) as u32 {
             let zeros = PerCpuValues::try_from(vec![[0; 2]; cpus]).map_err(|e| e.to_string())?;
-            counts.set(index, zeros, 0).map_err(|error| chain(&error))?;
+            counts.set(index, zeros, 0).map_err(|error| verifier_chain(&error))?;
         }
         Ok(())
     }
@@ -176,8 +168,8 @@ impl Programs {
             let attached = program
                 .attach(cgroup, way, CgroupAttachMode::Single)
                 .and_then(|id| program.take_link(id))
-                .map_err(|error| format!("{name}: {}", chain(&error)))?;
-            let link = FdLink::try_from(attached).map_err(|error| chain(&error))?;
+                .map_err(|error| format!("{name}: {}", verifier_chain(&error)))?;
+            let link = FdLink::try_from(attached).map_err(|error| verifier_chain(&error))?;
             self.pin(link, pin)?;
         }
         Ok(())
@@ -215,8 +207,8 @@ impl Programs {
         let attached = program
             .attach_with_options(&interface.name, attach_type, order)
             .and_then(|id| program.take_link(id))
-            .map_err(|error| format!("{}: {}", interface.name, chain(&error)))?;
-        let link = FdLink::try_from(attached).map_err(|error| chain(&error))?;
+            .map_err(|error| format!("{}: {}", interface.name, verifier_chain(&error)))?;
+        let link = FdLink::try_from(attached).map_err(|error| verifier_chain(&error))?;
         self.pin(link, &format!("link_{}_{word}", interface.index))
     }
 
@@ -224,8 +216,9 @@ impl Programs {
     fn attach_filter(&mut self, interface: &Interface, way: usize) -> Result<bool, String> {
         let name = LINKS[way][usize::from(!interface.framed)];
         let (attach_type, ..) = WAYS[way];
-        let failed =
-            |error: &dyn std::error::Error| format!("{}: {}", interface.name, chain(error));
+        let failed = |error: &dyn std::error::Error| {
+            format!("{}: {}", interface.name, verifier_chain(error))
+        };
         let made = links::add_clsact(interface.index).map_err(|error| failed(&error))?;
         let program: &mut SchedClassifier = find(&mut self.object, name)?;
         let older =
@@ -248,7 +241,7 @@ impl Programs {
         };
         let link = attached
             .and_then(|id| program.take_link(id))
-            .map_err(|error| format!("{}: {}", interface.name, chain(&error)))?;
+            .map_err(|error| format!("{}: {}", interface.name, verifier_chain(&error)))?;
         // The interface holds its filters; dropping this would take it off.
         std::mem::forget(link);
         Ok(made)
@@ -270,19 +263,21 @@ impl Programs {
         }
         let map = self.object.map_mut("POLICY").ok_or("no POLICY in the object")?;
         let mut policy: Array<&mut MapData, [u32; 4]> =
-            Array::try_from(map).map_err(|error| chain(&error))?;
+            Array::try_from(map).map_err(|error| verifier_chain(&error))?;
         let (id, level) = cgroup.unwrap_or_default();
         let [low, high] = [id as u32, (id >> 32) as u32];
         policy
             .set(0, [low, high, level, u32::from(packet_sockets)], 0)
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| verifier_chain(&error))?;
         let program: &mut Lsm = find(&mut self.object, "cut_socket_create")?;
         if program.fd().is_err() {
-            let types = Btf::from_sys_fs().map_err(|error| chain(&error))?;
-            program.load("socket_create", &types).map_err(|error| chain(&error))?;
+            let types = Btf::from_sys_fs().map_err(|error| verifier_chain(&error))?;
+            program.load("socket_create", &types).map_err(|error| verifier_chain(&error))?;
         }
-        let attached =
-            program.attach().and_then(|id| program.take_link(id)).map_err(|error| chain(&error))?;
+        let attached = program
+            .attach()
+            .and_then(|id| program.take_link(id))
+            .map_err(|error| verifier_chain(&error))?;
         self.pin(FdLink::from(attached), "socket_create")
     }
 
@@ -291,8 +286,9 @@ impl Programs {
         let (new, name) = (self.pins.join(format!("{name}_new")), self.pins.join(name));
         // Left by an agent that died in between.
         let _ = fs::remove_file(&new);
-        let pinned =
-            link.pin(&new).map_err(|error| format!("{}: {}", new.display(), chain(&error)))?;
+        let pinned = link
+            .pin(&new)
+            .map_err(|error| format!("{}: {}", new.display(), verifier_chain(&error)))?;
         fs::rename(&new, &name).map_err(|error| format!("{}: {error}", name.display()))?;
         drop(pinned);
         Ok(())
@@ -308,7 +304,7 @@ impl Programs {
             return Ok(());
         }
         let map = self.object.map("COUNTS").ok_or("no COUNTS in the object")?;
-        map.pin(&path).map_err(|error| format!("{}: {}", path.display(), chain(&error)))
+        map.pin(&path).map_err(|error| format!("{}: {}", path.display(), verifier_chain(&error)))
     }
 
     /// Which sockets' programs are not attached to this cgroup.
@@ -457,13 +453,13 @@ impl Known for SchedClassifier {
 fn replace<const N: usize>(object: &mut Ebpf, name: &str, keys: &[[u8; N]]) -> Result<(), String> {
     let map = object.map_mut(name).ok_or_else(|| format!("no {name} in the object"))?;
     let mut table: HashMap<&mut MapData, [u8; N], u32> =
-        HashMap::try_from(map).map_err(|error| chain(&error))?;
+        HashMap::try_from(map).map_err(|error| verifier_chain(&error))?;
     let standing: Vec<[u8; N]> = table.keys().flatten().collect();
     for key in standing.iter().filter(|key| !keys.contains(key)) {
-        table.remove(key).map_err(|error| chain(&error))?;
+        table.remove(key).map_err(|error| verifier_chain(&error))?;
     }
     for key in keys {
-        table.insert(key, 1, 0).map_err(|error| chain(&error))?;
+        table.insert(key, 1, 0).map_err(|error| verifier_chain(&error))?;
     }
     Ok(())
 }

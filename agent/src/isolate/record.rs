@@ -4,10 +4,9 @@
 //! the cut is gone: what is interrupted in between stays cut off, but for the first moment, when
 //! only the pins know of it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -71,18 +70,7 @@ impl Record {
     /// # Errors
     /// The old one, if any, is still there.
     pub(super) fn store(&self, state_dir: &Path) -> io::Result<()> {
-        let work = state_dir.join("isolation.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&work)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        fs::rename(&work, path(state_dir))?;
-        File::open(state_dir)?.sync_all()
+        crate::durable::replace(&path(state_dir), &[&serde_json::to_vec(self)?])
     }
 
     /// Takes it away, flushed to the disk.

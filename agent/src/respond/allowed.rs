@@ -2,8 +2,6 @@
 //!
 //! One JSON file in the state folder, written whole: a new file, fsync, rename.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -103,18 +101,7 @@ impl AllowList {
     }
 
     fn write(&self, entries: &[Allowed]) -> std::io::Result<()> {
-        let new = self.file.with_extension("json.new");
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(entries)?)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.file)?;
-        let folder = self.file.parent().unwrap_or(Path::new("/"));
-        std::fs::File::open(folder)?.sync_all()
+        crate::durable::replace(&self.file, &[&serde_json::to_vec_pretty(entries)?])
     }
 }
 

@@ -4,8 +4,6 @@
 //! content is judged, denied and quarantined as all malicious content is, and `holdfast
 //! quarantine restore --allow` takes it back. One JSON file, written whole.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -109,13 +107,7 @@ impl DenyList {
     }
 
     fn write(&self, entries: &[Denied]) -> std::io::Result<()> {
-        let beside = self.file.with_extension("json.new");
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(entries)?)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &self.file)?;
-        std::fs::File::open(self.file.parent().unwrap_or(Path::new("/")))?.sync_all()
+        crate::durable::replace(&self.file, &[&serde_json::to_vec_pretty(entries)?])
     }
 
     fn entries(&self) -> MutexGuard<'_, Vec<Denied>> {

@@ -7,10 +7,9 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Buf;
@@ -41,7 +40,7 @@ impl LastGood {
 
     /// Keeps these rules, if they are not kept already.
     pub(super) fn keep(&self, source: &BundleSource) -> io::Result<()> {
-        let mut image = copy_of(source.image())?;
+        let image = copy_of(source.image())?;
         let header = self.header(&Sha256::digest(&image));
         let mut kept = vec![0; header.len()];
         let same = File::open(self.state.join(NAME))
@@ -50,20 +49,7 @@ impl LastGood {
         if same {
             return Ok(());
         }
-        let beside = self.state.join(format!("{NAME}.new"));
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&beside)?;
-        file.write_all(&header)?;
-        file.write_all(&image)?;
-        image.clear();
-        file.sync_all()?;
-        std::fs::rename(&beside, self.state.join(NAME))?;
-        File::open(&self.state)?.sync_all()
+        crate::durable::replace(&self.state.join(NAME), &[&header, &image])
     }
 
     /// The kept rules, of at most `limit` bytes.
