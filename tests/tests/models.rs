@@ -268,7 +268,7 @@ fn what_operators_decide_and_what_has_fired_survive_a_restart() {
     // Whoever stops the agent makes the model fire, too: how often is what the journal says.
     let told = |agent: &Agent| {
         let all = fired(agent);
-        all.iter().filter(|event| mentions(event, "Disable or Modify Tools")).count() as u64
+        all.iter().filter(|event| event["title"] == "Disable or Modify Tools").count() as u64
     };
     agent.stop().expect("stop");
     agent.start().expect("start");
