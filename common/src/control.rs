@@ -487,7 +487,7 @@ pub struct IsolationCount {
 
 /// Paths in JSON without loss: text where it is UTF-8, else the list of its bytes. A file must
 /// not escape a scan by its name.
-mod path_bytes {
+pub(crate) mod path_bytes {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     use std::path::{Path, PathBuf};
@@ -519,14 +519,14 @@ mod path_bytes {
         }
     }
 
-    pub(super) fn serialize<S: Serializer, P>(paths: &P, serializer: S) -> Result<S::Ok, S::Error>
+    pub(crate) fn serialize<S: Serializer, P>(paths: &P, serializer: S) -> Result<S::Ok, S::Error>
     where
         P: Paths,
     {
         paths.write(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>, P>(deserializer: D) -> Result<P, D::Error>
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, P>(deserializer: D) -> Result<P, D::Error>
     where
         P: Paths,
     {
@@ -534,7 +534,7 @@ mod path_bytes {
     }
 
     /// What holds paths.
-    pub(super) trait Paths: Sized {
+    pub(crate) trait Paths: Sized {
         fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
         fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
     }

@@ -16,7 +16,11 @@ pub mod control;
 #[cfg(feature = "std")]
 pub mod event;
 #[cfg(feature = "std")]
+pub mod link;
+#[cfg(feature = "std")]
 pub mod process;
+#[cfg(feature = "std")]
+pub mod task;
 #[cfg(feature = "std")]
 pub mod verdict;
 #[cfg(feature = "std")]

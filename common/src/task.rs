@@ -1,0 +1,139 @@
+//! Response tasks: an order, its action, and what was observed.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::control::path_bytes;
+use crate::process::ProcessKey;
+
+/// What an operator wants done on a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Cut the host off; verified by the proof of the cut.
+    Isolate {
+        /// Until it ends by itself, seconds; without it not.
+        duration_s: Option<u64>,
+    },
+    /// Let the host go; verified by the state afterwards.
+    Release,
+    /// Scan absolute paths; verified by the end of the scan.
+    Scan {
+        /// Files and folders.
+        #[serde(with = "path_bytes")]
+        paths: Vec<PathBuf>,
+    },
+    /// Put a quarantined item back; verified by the file's hash in its place.
+    Restore {
+        /// The item.
+        item: Uuid,
+        /// Allow its content from now on.
+        allow: bool,
+    },
+    /// Destroy a quarantined item; verified by its absence.
+    Delete {
+        /// The item.
+        item: Uuid,
+    },
+    /// Deliver a quarantined item as an AES zip.
+    Download {
+        /// The item.
+        item: Uuid,
+        /// Password of the zip.
+        password: String,
+    },
+    /// Deliver a file as an AES zip.
+    Collect {
+        /// An absolute path.
+        #[serde(with = "path_bytes")]
+        path: Option<PathBuf>,
+        /// Password of the zip.
+        password: String,
+        /// Refuse larger ones, bytes.
+        limit: u64,
+    },
+    /// Kill a process; verified by its end.
+    Kill {
+        /// Which.
+        process: ProcessKey,
+    },
+    /// Deny content by its SHA-256 from now on.
+    DenyHash {
+        /// In hex.
+        sha256: String,
+    },
+    /// Run a model's simulation; verified by its detection.
+    Simulate {
+        /// Its name.
+        simulation: String,
+    },
+    /// All processes.
+    ProcessList,
+    /// Status, doctor's lines, counters and the agent's newest events, as a zip.
+    Diagnostics,
+}
+
+impl Action {
+    /// The tag, as in JSON.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Isolate { .. } => "isolate",
+            Self::Release => "release",
+            Self::Scan { .. } => "scan",
+            Self::Restore { .. } => "restore",
+            Self::Delete { .. } => "delete",
+            Self::Download { .. } => "download",
+            Self::Collect { .. } => "collect",
+            Self::Kill { .. } => "kill",
+            Self::DenyHash { .. } => "deny_hash",
+            Self::Simulate { .. } => "simulate",
+            Self::ProcessList => "process_list",
+            Self::Diagnostics => "diagnostics",
+        }
+    }
+}
+
+/// How far a task is. `Queued → Delivered → Executed → Verified`, or one of the other ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Filed at the manager.
+    Queued,
+    /// The agent has it on its disk.
+    Delivered,
+    /// Done, not yet seen to hold.
+    Executed,
+    /// Seen to hold.
+    Verified,
+    /// Not done, or not seen to hold.
+    Failed,
+    /// Nobody took it in time.
+    Expired,
+    /// Taken back before it was done.
+    Cancelled,
+}
+
+impl Stage {
+    /// Nothing comes after it.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Verified | Self::Failed | Self::Expired | Self::Cancelled)
+    }
+}
+
+/// What the agent tells of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// How far.
+    pub stage: Stage,
+    /// When, milliseconds since the epoch, by the host's clock.
+    pub time_ms: i64,
+    /// What was observed, or why it failed, for people.
+    pub observed: String,
+    /// The action's own result.
+    #[serde(default)]
+    pub result: serde_json::Value,
+}
