@@ -47,6 +47,9 @@ pub struct Config {
     /// Self-protection.
     #[serde(default)]
     pub self_protection: SelfProtection,
+    /// The link to the manager.
+    #[serde(default)]
+    pub manager: Manager,
 }
 
 /// `[on_access]`
@@ -276,6 +279,34 @@ impl Default for Isolation {
     }
 }
 
+/// `[manager]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manager {
+    /// The HTTP proxy on the way, in place of the one that the host was enrolled with:
+    /// `http://[user:password@]host:port`.
+    pub proxy: Option<crate::report::Proxy>,
+    /// Events that the manager could not be given within so many days are given up, 1 to 3650.
+    #[serde(deserialize_with = "days")]
+    pub max_age_days: i64,
+    /// Bytes of collected files that wait to be delivered.
+    pub spool: ByteSize,
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        Self { proxy: None, max_age_days: 30, spool: ByteSize(1 << 30) }
+    }
+}
+
+impl Manager {
+    /// The age in milliseconds.
+    #[must_use]
+    pub const fn max_age_ms(&self) -> i64 {
+        self.max_age_days * 86_400_000
+    }
+}
+
 /// `[self_protection]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -381,6 +412,15 @@ fn deadline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         Ok(Duration::from_millis(milliseconds))
     } else {
         Err(serde::de::Error::custom("deadline_ms must be 50 to 30000"))
+    }
+}
+
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let days = i64::deserialize(deserializer)?;
+    if (1..=3650).contains(&days) {
+        Ok(days)
+    } else {
+        Err(serde::de::Error::custom("max_age_days must be 1 to 3650"))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod on_access;
 pub mod prove;
 pub mod quarantine;
+pub mod report;
 pub mod respond;
 pub mod scan;
 pub mod sensor;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::container::Metadata;
 use crate::event::{Event, MalwareDetection};
+use crate::link::OutboxState;
 use crate::verdict::FailureReason;
 
 /// Longest request line, in bytes.
@@ -116,6 +117,17 @@ pub enum Request {
     },
     /// Answer: one [`Reply::Isolation`].
     IsolationStatus,
+    /// Enroll this host with a manager. Answer: one [`Reply::Enrolled`].
+    Enroll {
+        /// `https://host:port`.
+        manager: String,
+        /// Buys the certificate.
+        token: String,
+        /// SHA-256 of the certificate of the manager's authority, hex.
+        fingerprint: String,
+        /// `http://[user:password@]host:port`.
+        proxy: Option<String>,
+    },
 }
 
 /// One answer of the agent.
@@ -161,6 +173,11 @@ pub enum Reply {
     Suppression(Suppression),
     /// The isolation.
     Isolation(Box<IsolationState>),
+    /// This host has its certificate.
+    Enrolled {
+        /// The id that the manager gave it.
+        host: String,
+    },
     /// The request was carried out.
     Done,
     /// The request was not carried out, and nothing was changed.
@@ -222,6 +239,30 @@ pub struct StatusReport {
     /// Cut off from the network.
     #[serde(default)]
     pub isolated: bool,
+    /// The link to the manager.
+    #[serde(default)]
+    pub manager: ManagerState,
+}
+
+/// The link to the manager.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerState {
+    /// This host has a certificate.
+    pub enrolled: bool,
+    /// `https://host:port`.
+    pub manager: String,
+    /// The id that the manager gave this host.
+    pub host: String,
+    /// The manager answers.
+    pub connected: bool,
+    /// Connected or not since then, milliseconds since the epoch.
+    pub since_ms: i64,
+    /// When the certificate ends, milliseconds since the epoch.
+    pub certificate_ends_ms: i64,
+    /// Why not connected.
+    pub problem: Option<String>,
+    /// What waits to be sent.
+    pub outbox: OutboxState,
 }
 
 /// One mount.

@@ -72,6 +72,30 @@ sudo holdfast release --without-agent   # no agent is running")]
     /// The isolation of this host.
     #[command(subcommand)]
     Isolation(Isolation),
+    /// Enroll this host with a manager.
+    #[command(after_help = "Examples:\n  sudo holdfast enroll --manager https://manager.example:8443 \
+--token - --ca-fingerprint 4f2a…\n  sudo holdfast enroll --manager https://manager.example:8443 \
+--token hf-… --ca-fingerprint 4f2a… --proxy http://user:password@proxy.example:3128")]
+    Enroll(Enroll),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Enroll {
+    /// The manager: https://host[:port].
+    #[arg(long, value_name = "URL")]
+    pub(super) manager: String,
+    /// The token that the manager gave out; - reads it from standard input.
+    #[arg(long, env = "HOLDFAST_TOKEN", hide_env_values = true)]
+    pub(super) token: String,
+    /// SHA-256 of the manager's authority, in hex, as the manager shows it.
+    #[arg(long, value_name = "HEX")]
+    pub(super) ca_fingerprint: String,
+    /// The HTTP proxy on the way: http://[user:password@]host:port.
+    #[arg(long, value_name = "URL", env = "HOLDFAST_PROXY", hide_env_values = true)]
+    pub(super) proxy: Option<String>,
+    /// The agent's config, for a host where no agent runs yet.
+    #[arg(long, value_name = "FILE", default_value = "/etc/holdfast/holdfast.toml")]
+    pub(super) config: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! decides anything. [`text`] keeps hostile names from the terminal, [`out`] prints.
 
 mod arguments;
+mod enroll;
 mod events;
 mod isolation;
 mod metrics;
@@ -119,6 +120,7 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
         Command::Isolate(isolate) => isolation::isolate(session, isolate),
         Command::Release(release) => isolation::release(session, release),
         Command::Isolation(command) => isolation::isolation(session, command),
+        Command::Enroll(enroll) => enroll::enroll(session, enroll),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `holdfast status`, `doctor`, `models` and `bundle`: what the agent says of itself.
 
-use holdfast_common::control::{ProofState, Reply, Request, StatusReport};
+use holdfast_common::control::{ManagerState, ProofState, Reply, Request, StatusReport};
 
 use super::out::Tone;
 use super::text::{duration, local_time, safe, size};
@@ -171,11 +171,29 @@ fn facts(report: &StatusReport) -> Vec<(&'static str, String)> {
     if report.isolated {
         facts.push(("network", "ISOLATED (holdfast isolation status)".to_owned()));
     }
+    facts.push(("manager", manager(&report.manager)));
     facts.push((
         "journal",
         format!("{} events, {} dropped", report.journal_events, report.journal_dropped),
     ));
     facts
+}
+
+/// The link to the manager in a line.
+fn manager(state: &ManagerState) -> String {
+    if !state.enrolled {
+        return "none (holdfast enroll)".to_owned();
+    }
+    let how = if state.connected { "connected" } else { "NOT connected" };
+    let outbox = &state.outbox;
+    format!(
+        "{} as {}, {how} since {}; {} events wait, {} were given up",
+        state.manager,
+        state.host,
+        local_time(state.since_ms),
+        outbox.events,
+        outbox.dropped
+    )
 }
 
 /// Prints what the agent checked. Exits 1 when something is not fine.

@@ -3,13 +3,14 @@
 //! ```text
 //!  config → state folder → journal, isolation, vault, allow list, models
 //!         → scan workers → process table → responder → on access (marks stand: ready)
-//!         → sensor → control socket → self-protection → wait for a signal → on access stops first
+//!         → sensor → control socket → link → self-protection → wait for a signal → on access stops first
 //! ```
 //!
 //! INVARIANT: whatever fails after the marks stand is reported and leaves protection standing;
 //! whatever fails before ends the start with one clear error.
 
 mod demand;
+mod link;
 pub mod log;
 mod operator;
 mod proof;
@@ -36,6 +37,7 @@ use crate::isolate::Isolation;
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::prove::{Prover, Witness};
+use crate::report::Link;
 use crate::quarantine::{Vault, VaultError};
 use crate::respond::{
     self, AllowList, AllowListError, DenyList, DenyListError, ModelNeeds, ModelResponder, Responder,
@@ -113,6 +115,9 @@ pub(crate) struct Agent {
     /// There once the rest stands.
     pub(crate) prover: OnceLock<Prover>,
     pub(crate) isolation: Arc<Isolation>,
+    pub(crate) denied: Arc<DenyList>,
+    /// There once the rest stands.
+    pub(crate) link: OnceLock<Link>,
     /// Last of all.
     pub(crate) guard: OnceLock<Guard>,
     pub(crate) ready: Instant,
@@ -129,6 +134,7 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
     let server = Server::start(&agent.config.socket, operator)?;
     announce(&agent, state);
     start_prover(&agent);
+    link::start(&agent);
     start_guard(&agent, config_path);
     runtime.block_on(watch::until_told_to_stop(&agent, state, signals));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -139,6 +145,9 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
     }
     if let Some(guard) = agent.guard.get() {
         guard.stop();
+    }
+    if let Some(link) = agent.link.get() {
+        link.stop();
     }
     drop(server);
     // Before the last event, since it tells what it has still seen.
@@ -228,6 +237,8 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         tampering,
         prover: OnceLock::new(),
         isolation,
+        denied,
+        link: OnceLock::new(),
         guard: OnceLock::new(),
         ready: Instant::now(),
     })

@@ -15,6 +15,7 @@ use crate::daemon::{Agent, watch};
 use crate::guard::Guard;
 use crate::journal::{Filter, Next};
 use crate::prove::Prover;
+use crate::report::{self, Invitation, Link};
 
 /// The operator's desk.
 pub(super) struct Desk {
@@ -98,6 +99,12 @@ impl Operator for Desk {
                 isolation(state.map_err(|error| crate::error_chain(&error))?, answer)
             }
             Request::IsolationStatus => isolation(agent.isolation.status(), answer),
+            Request::Enroll { manager, token, fingerprint, proxy } => {
+                let invitation = Invitation { manager, token, fingerprint, proxy };
+                let host = report::enroll(&agent.config.state_dir, &invitation)
+                    .map_err(|error| crate::error_chain(&error))?;
+                send(answer, Reply::Enrolled { host })
+            }
         }
     }
 }
@@ -110,7 +117,7 @@ fn isolation(state: IsolationState, answer: &mut dyn Answerer) -> Outcome {
     send(answer, Reply::Isolation(Box::new(state)))
 }
 
-fn status(agent: &Agent) -> StatusReport {
+pub(super) fn status(agent: &Agent) -> StatusReport {
     let journal = agent.journal.counts();
     StatusReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -129,6 +136,7 @@ fn status(agent: &Agent) -> StatusReport {
         journal_events: journal.events,
         journal_dropped: journal.dropped,
         isolated: agent.isolation.status().isolated,
+        manager: agent.link.get().map(Link::state).unwrap_or_default(),
     }
 }
 
@@ -177,10 +185,11 @@ fn problems(agent: &Agent) -> Vec<String> {
     problems.extend(agent.prover.get().map(Prover::problems).unwrap_or_default());
     problems.extend(agent.isolation.problems());
     problems.extend(agent.guard.get().map(Guard::problems).unwrap_or_default());
+    problems.extend(agent.link.get().map(Link::problems).unwrap_or_default());
     problems
 }
 
-fn doctor(agent: &Agent) -> Vec<DoctorLine> {
+pub(super) fn doctor(agent: &Agent) -> Vec<DoctorLine> {
     let mut lines: Vec<DoctorLine> = agent
         .on_access
         .file_systems()

@@ -95,6 +95,8 @@ struct Shared {
     config: config::Isolation,
     state_dir: PathBuf,
     report: Report,
+    /// What else stays reachable: the manager, once it is known.
+    manager: Mutex<Vec<String>>,
     inner: Mutex<Inner>,
     stop: AtomicBool,
     /// Woken for a new cut and for the end (eventfd(2)).
@@ -141,6 +143,7 @@ impl Isolation {
             config,
             state_dir,
             report,
+            manager: Mutex::default(),
             inner: Mutex::default(),
             stop: AtomicBool::new(false),
             wake,
@@ -178,6 +181,11 @@ impl Isolation {
         Ok(self.status())
     }
 
+    /// From the next time on these endpoints stay reachable, too.
+    pub fn keep_reachable(&self, endpoints: Vec<String>) {
+        *self.shared.manager.lock().unwrap_or_else(PoisonError::into_inner) = endpoints;
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> IsolationState {
@@ -202,7 +210,7 @@ impl Isolation {
     #[must_use]
     pub fn doctor(&self) -> Vec<DoctorLine> {
         let inner = self.shared.lock();
-        let allow = &self.shared.config.allow;
+        let allow = self.shared.allow();
         let ready = inner.problem.is_none();
         vec![DoctorLine {
             check: "isolation".to_owned(),
@@ -237,6 +245,17 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What stays reachable.
+    fn allow(&self) -> Vec<String> {
+        let mut all = self.config.allow.clone();
+        for endpoint in &*self.manager.lock().unwrap_or_else(PoisonError::into_inner) {
+            if !all.contains(endpoint) {
+                all.push(endpoint.clone());
+            }
+        }
+        all
+    }
+
     fn wake(&self) {
         // It fails only when it is full, and then it is awake.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
@@ -268,7 +287,7 @@ impl Shared {
         }
         let cgroup = guard::cgroup(self.config.cgroup.as_deref()).map_err(IsolateError::Refused)?;
         // Names first: when the host is cut off nothing answers.
-        let places = endpoints::resolve(&self.config.allow).map_err(IsolateError::Resolve)?;
+        let places = endpoints::resolve(&self.allow()).map_err(IsolateError::Resolve)?;
         let mut record = Record {
             since_ms,
             until_ms,

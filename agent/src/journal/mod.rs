@@ -9,6 +9,7 @@
 
 mod follow;
 mod queue;
+mod reader;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use holdfast_common::event::{Event, EventBody};
 use uuid::Uuid;
 
 pub use follow::{Follower, Next};
+pub use reader::{Page, Reader, Row, Waiting};
 
 use crate::config;
 use queue::Entry;
@@ -232,6 +234,12 @@ impl Journal {
         };
         store::each(&self.inner.file, filter, newest, visit)?;
         Ok(follower)
+    }
+
+    /// Changes whenever events were written.
+    #[must_use]
+    pub fn written(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.shared.written.subscribe()
     }
 
     /// How many events there are, and how many were dropped since start.

@@ -49,6 +49,16 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
+/// One row: the journal's own id, and how many events of each class were ever taken out. Earlier
+/// agents leave it alone, so it needs no version of its own.
+const KEPT: &str = "
+    CREATE TABLE IF NOT EXISTS kept (
+        id TEXT NOT NULL, other INTEGER NOT NULL, telemetry INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO kept SELECT lower(hex(randomblob(16))), 0, 0
+        WHERE NOT EXISTS (SELECT 1 FROM kept);
+";
+
 /// Where the file is and how much it may hold.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -143,6 +153,7 @@ impl Store {
             let create = format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;");
             connection.execute_batch(&create).map_err(wrap)?;
         }
+        connection.execute_batch(KEPT).map_err(wrap)?;
         let totals = read_totals(&connection).map_err(wrap)?;
         Ok(Self { place: place.clone(), connection, totals, full_sync: true, unsynced: true })
     }
@@ -227,6 +238,7 @@ fn trim(
         return Ok(());
     }
     let telemetry = telemetry as i64;
+    let before = class.events;
     let mut last = None;
     {
         let mut oldest = connection.prepare_cached(
@@ -244,6 +256,11 @@ fn trim(
         connection
             .prepare_cached("DELETE FROM event WHERE telemetry = ?1 AND seq <= ?2")?
             .execute([telemetry, last])?;
+        let column = if telemetry == 1 { "telemetry" } else { "other" };
+        let gone = before.saturating_sub(class.events) as i64;
+        connection
+            .prepare_cached(&format!("UPDATE kept SET {column} = {column} + ?1"))?
+            .execute([gone])?;
     }
     Ok(())
 }
@@ -372,7 +389,7 @@ fn search_keys(body: &EventBody) -> (Option<&str>, Option<&str>) {
     }
 }
 
-fn connect(file: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+pub(super) fn connect(file: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     Ok(connection)
@@ -489,7 +506,7 @@ fn refusal(operation: &'static str, file: &Path, source: rusqlite::Error) -> Ref
     }
 }
 
-fn sql(operation: &'static str, file: &Path, source: rusqlite::Error) -> JournalError {
+pub(super) fn sql(operation: &'static str, file: &Path, source: rusqlite::Error) -> JournalError {
     JournalError::Sql { operation, path: file.to_owned(), source }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) queue: Queue,
     pub(super) events: AtomicU64,
     pub(super) problem: Mutex<Option<String>>,
+    /// Commits so far.
+    pub(super) written: tokio::sync::watch::Sender<u64>,
     followers: Mutex<Vec<Arc<Mailbox>>>,
 }
 
@@ -40,6 +42,7 @@ impl Shared {
             queue: Queue::default(),
             events: AtomicU64::new(events),
             problem: Mutex::new(None),
+            written: tokio::sync::watch::Sender::new(0),
             followers: Mutex::new(Vec::new()),
         }
     }
@@ -147,6 +150,9 @@ impl Writer {
         drop(followers);
         match written {
             Ok(()) => {
+                if !self.backlog.is_empty() {
+                    shared.written.send_modify(|commits| *commits = commits.wrapping_add(1));
+                }
                 self.backlog.clear();
                 self.set_problem(None);
             }

@@ -28,7 +28,8 @@ pub(super) fn export(
         .unix_permissions(0o600)
         .with_aes_encryption(AesMode::Aes256, password);
     let mut zip = ZipWriter::new(out);
-    zip.start_file(entry_name(metadata), options).map_err(|error| failed(error.into()))?;
+    let path = metadata.path_bytes().unwrap_or_default();
+    zip.start_file(entry_name(&path), options).map_err(|error| failed(error.into()))?;
     match unseal(container, key, &mut zip) {
         Ok(_) => {}
         Err(UnsealError::Container(OpenError::Write(source))) => return Err(failed(source)),
@@ -40,8 +41,7 @@ pub(super) fn export(
 
 /// The file's own name with everything taken out that a zip reader could take for a path, an
 /// option or a terminal's order.
-fn entry_name(metadata: &Metadata) -> String {
-    let path = metadata.path_bytes().unwrap_or_default();
+pub(crate) fn entry_name(path: &[u8]) -> String {
     let base = path.rsplit(|&b| b == b'/').next().unwrap_or_default();
     let plain = |b: u8| match b {
         b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'.' | b'_' | b'-' => char::from(b),

@@ -35,6 +35,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 pub use self::error::{UnsealError, VaultError};
+pub(crate) use self::export::entry_name;
 pub use self::key::HostKey;
 
 use self::folder::{Folder, Stage};

@@ -25,6 +25,7 @@ pub use self::allowed::{AllowList, AllowListError};
 pub(crate) use self::attribute::path_of;
 pub use self::denied::{Denied, DenyList, DenyListError};
 pub use self::model::{Act, ModelResponder, Needs as ModelNeeds};
+pub use self::tree::kill;
 
 use crate::journal::Journal;
 use crate::prove::Witness;

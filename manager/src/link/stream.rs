@@ -1,0 +1,312 @@
+//! One agent's stream: what it tells goes to the app, what the app has for it goes out.
+//!
+//! INVARIANT: events are acknowledged when the app has them on disk, in order; a progress and a
+//! part of a file likewise. Every queue is bounded: an agent that sends faster than the store
+//! takes is not read any more, one that does not read is ended, one that is silent too.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use holdfast_common::link::wire::{
+    self, Chunk, ChunkStored, Events, EventsStored, FromAgent, FromManager, TaskStored, Welcome,
+    from_agent, from_manager,
+};
+use holdfast_common::link::{CHUNK, Heartbeat, MOST_EVENTS};
+use holdfast_common::task::Progress;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+
+use super::service::Service;
+use crate::app::{Admitted, ChunkAnswer, StoreError};
+
+/// Messages that wait for an agent to read.
+const QUEUE: usize = 8;
+/// Messages of events that wait for the store.
+const WAITING: usize = 4;
+/// An agent that takes nothing for so long is ended.
+const UNREAD: Duration = Duration::from_secs(30);
+/// Heartbeats that may be missing before a stream is ended; the host is red much sooner.
+const MISSING: u32 = 4;
+/// Between two looks at whether the certificate still stands.
+const STANDS: Duration = Duration::from_secs(30);
+/// Events in one call of the store.
+const MOST_TOGETHER: usize = MOST_EVENTS * 4;
+
+/// Why a stream ends.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("the agent has hung up")]
+    HungUp,
+    #[error("a newer stream of this host has come")]
+    Replaced,
+    #[error("nothing was heard of the agent")]
+    Silent,
+    #[error("the agent does not read")]
+    Unread,
+    #[error("not understood: {0}")]
+    Garbled(&'static str),
+    #[error(transparent)]
+    Status(Status),
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    #[error("the manager is ending")]
+    Ending,
+}
+
+impl End {
+    fn status(&self) -> Status {
+        match self {
+            Self::HungUp => Status::ok(""),
+            Self::Replaced => Status::aborted(self.to_string()),
+            Self::Silent | Self::Unread => Status::deadline_exceeded(self.to_string()),
+            Self::Garbled(_) => Status::invalid_argument(self.to_string()),
+            Self::Status(status) => status.clone(),
+            Self::Store(_) | Self::Ending => Status::unavailable(self.to_string()),
+        }
+    }
+}
+
+type Outgoing = mpsc::Sender<Result<FromManager, Status>>;
+
+/// Begins to serve a stream; the other direction is returned.
+pub(super) fn start(
+    service: Service,
+    admitted: Admitted,
+    serial: Arc<str>,
+    incoming: Streaming<FromAgent>,
+) -> ReceiverStream<Result<FromManager, Status>> {
+    let (out, outgoing) = mpsc::channel(QUEUE);
+    service.counters.agents.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(async move {
+        let stream = Stream { service, admitted, serial, out };
+        let end = stream.run(incoming).await;
+        stream.over(&end).await;
+    });
+    ReceiverStream::new(outgoing)
+}
+
+struct Stream {
+    service: Service,
+    admitted: Admitted,
+    serial: Arc<str>,
+    out: Outgoing,
+}
+
+impl Stream {
+    async fn run(&self, incoming: Streaming<FromAgent>) -> End {
+        let host = self.admitted.host;
+        let seat = self.service.roster.take(host, self.admitted.session);
+        if let Err(end) = self.send(self.welcome()).await {
+            return end;
+        }
+        let (events, waiting) = mpsc::channel(WAITING);
+        tokio::select! {
+            end = self.listen(incoming, events) => end,
+            end = self.store_events(waiting) => end,
+            end = self.hand_out_tasks() => end,
+            end = self.stands() => end,
+            () = seat.replaced() => End::Replaced,
+            // tonic dropped the other direction.
+            () = self.out.closed() => End::HungUp,
+        }
+    }
+
+    async fn over(&self, end: &End) {
+        let (host, counters) = (self.admitted.host, &self.service.counters);
+        counters.agents.fetch_sub(1, Ordering::Relaxed);
+        match end {
+            End::HungUp | End::Replaced | End::Ending => {
+                tracing::info!(%host, why = %end, "an agent's stream is over");
+            }
+            End::Silent | End::Unread | End::Garbled(_) | End::Status(_) | End::Store(_) => {
+                counters.ended.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%host, why = %end, "an agent's stream was ended");
+            }
+        }
+        if !matches!(end, End::HungUp) {
+            // It is told why if there is room.
+            let _ = self.out.try_send(Err(end.status()));
+        }
+        self.service.app.host_left(self.admitted).await;
+    }
+
+    fn welcome(&self) -> from_manager::Message {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        from_manager::Message::Welcome(Welcome {
+            host: self.admitted.host.to_string(),
+            time_ms: i64::try_from(time.as_millis()).unwrap_or(i64::MAX),
+            heartbeat_s: u32::try_from(self.service.heartbeat.as_secs()).unwrap_or(u32::MAX).max(1),
+        })
+    }
+
+    async fn send(&self, message: from_manager::Message) -> Result<(), End> {
+        let message = Ok(FromManager { message: Some(message) });
+        match tokio::time::timeout(UNREAD, self.out.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::HungUp),
+            Err(_) => Err(End::Unread),
+        }
+    }
+
+    /// Reads what the agent tells.
+    async fn listen(&self, mut incoming: Streaming<FromAgent>, events: mpsc::Sender<Events>) -> End {
+        let patience = self.service.heartbeat * MISSING + Duration::from_secs(5);
+        loop {
+            let message = match tokio::time::timeout(patience, incoming.message()).await {
+                Ok(Ok(Some(message))) => message.message,
+                Ok(Ok(None)) => return End::HungUp,
+                Ok(Err(status)) if is_hang_up(&status) => return End::HungUp,
+                Ok(Err(status)) => return End::Status(status),
+                Err(_) => return End::Silent,
+            };
+            let taken = match message {
+                Some(from_agent::Message::Events(message)) => {
+                    if message.events.len() > MOST_EVENTS {
+                        return End::Garbled("too many events in one message");
+                    }
+                    // Not read on while the store is behind.
+                    events.send(message).await.map_err(|_| End::Ending)
+                }
+                Some(message) => self.take(message).await,
+                None => Err(End::Garbled("a message of an unknown kind")),
+            };
+            if let Err(end) = taken {
+                return end;
+            }
+        }
+    }
+
+    async fn take(&self, message: from_agent::Message) -> Result<(), End> {
+        use from_agent::Message;
+        match message {
+            Message::Heartbeat(json) => {
+                let heartbeat: Heartbeat = serde_json::from_slice(&json)
+                    .map_err(|_| End::Garbled("a heartbeat"))?;
+                Ok(self.service.app.heartbeat_store(self.admitted, heartbeat).await?)
+            }
+            Message::Task(told) => self.take_progress(told).await,
+            Message::Chunk(chunk) => self.take_chunk(chunk).await,
+            Message::Hello(_) => Err(End::Garbled("another Hello")),
+            Message::Events(_) => Err(End::Garbled("events out of place")),
+            Message::Shell(_) => Err(End::Garbled("a shell that was not asked for")),
+        }
+    }
+
+    async fn take_progress(&self, told: wire::TaskProgress) -> Result<(), End> {
+        let task = id(&told.id)?;
+        let progress: Progress =
+            serde_json::from_slice(&told.progress).map_err(|_| End::Garbled("a progress"))?;
+        self.service.app.task_progress(self.admitted.host, task, progress).await?;
+        self.send(from_manager::Message::Progress(TaskStored { number: told.number })).await
+    }
+
+    async fn take_chunk(&self, chunk: Chunk) -> Result<(), End> {
+        let task = id(&chunk.task)?;
+        if chunk.data.len() > CHUNK {
+            return Err(End::Garbled("a part of a file that is too large"));
+        }
+        let sha256 = match chunk.sha256.len() {
+            0 => None,
+            32 => <[u8; 32]>::try_from(&chunk.sha256[..]).ok(),
+            _ => return Err(End::Garbled("a hash")),
+        };
+        let (app, host) = (&self.service.app, self.admitted.host);
+        let answer = app.task_chunk(host, task, chunk.offset, chunk.data, sha256).await?;
+        let mut stored = ChunkStored { task: chunk.task, ..ChunkStored::default() };
+        match answer {
+            ChunkAnswer::Next(offset) => stored.offset = offset,
+            ChunkAnswer::Complete(offset) => (stored.offset, stored.complete) = (offset, true),
+            ChunkAnswer::Refused(why) => stored.refused = why,
+        }
+        self.send(from_manager::Message::Chunk(stored)).await
+    }
+
+    /// Stores events as they come, several messages together when the store is behind.
+    async fn store_events(&self, mut waiting: mpsc::Receiver<Events>) -> End {
+        while let Some(first) = waiting.recv().await {
+            let mut last = first.last;
+            let mut events: Vec<Bytes> = first.events;
+            while events.len() < MOST_TOGETHER
+                && let Ok(more) = waiting.try_recv()
+            {
+                if more.last <= last {
+                    return End::Garbled("messages of events out of order");
+                }
+                last = more.last;
+                events.extend(more.events);
+            }
+            if let Err(error) = self.service.app.events_store(self.admitted.host, events).await {
+                return End::Store(error);
+            }
+            if let Err(end) = self.send(from_manager::Message::Stored(EventsStored { last })).await {
+                return end;
+            }
+        }
+        End::Ending
+    }
+
+    /// Hands out tasks and cancellations as they are filed, each once in a stream.
+    async fn hand_out_tasks(&self) -> End {
+        let (app, host) = (&self.service.app, self.admitted.host);
+        let mut signal = app.task_signal(host);
+        let mut sent: HashSet<(Uuid, bool)> = HashSet::new();
+        loop {
+            let waiting = match app.tasks_waiting(host).await {
+                Ok(waiting) => waiting,
+                Err(error) => return End::Store(error),
+            };
+            let there: HashSet<_> = waiting.iter().map(|one| (one.id, one.cancelled)).collect();
+            sent.retain(|one| there.contains(one));
+            for order in waiting {
+                if !sent.insert((order.id, order.cancelled)) {
+                    continue;
+                }
+                let id = order.id.to_string();
+                let message = if order.cancelled {
+                    from_manager::Message::Cancel(wire::TaskCancel { id })
+                } else {
+                    let Ok(action) = serde_json::to_vec(&order.action) else { continue };
+                    from_manager::Message::Task(wire::Task {
+                        id,
+                        action: action.into(),
+                        expires_ms: order.expires_ms,
+                        filed_by: order.filed_by,
+                        reason: order.reason,
+                    })
+                };
+                if let Err(end) = self.send(message).await {
+                    return end;
+                }
+            }
+            if !signal.changed().await {
+                return End::Ending;
+            }
+        }
+    }
+
+    /// Returns when the certificate does not stand any more.
+    async fn stands(&self) -> End {
+        loop {
+            tokio::time::sleep(STANDS).await;
+            match self.service.app.certificate_host(&self.serial).await {
+                // A store that fails now and then ends no stream.
+                Ok(_) | Err(crate::app::AdmitError::Store(_)) => {}
+                Err(error) => return End::Status(self.service.admit(error)),
+            }
+        }
+    }
+}
+
+fn id(text: &str) -> Result<Uuid, End> {
+    Uuid::try_parse(text).map_err(|_| End::Garbled("a task's id"))
+}
+
+/// The connection broke, which is nobody's fault.
+fn is_hang_up(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Unavailable)
+}
