@@ -23,6 +23,7 @@ CREATE TABLE hosts (
 );
 CREATE INDEX hosts_name ON hosts (name);
 CREATE INDEX hosts_seen ON hosts (seen_ms);
+CREATE INDEX hosts_session ON hosts (session);
 
 CREATE TABLE certificates (
     serial TEXT NOT NULL PRIMARY KEY,
@@ -159,4 +160,14 @@ CREATE TABLE audit (
     detail TEXT NOT NULL,
     previous BYTEA NOT NULL,
     hash BYTEA NOT NULL
+);
+
+-- Events and their bytes by day and kind; each manager counts in rows of its own.
+CREATE TABLE event_totals (
+    day BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    writer BIGINT NOT NULL,
+    events BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    PRIMARY KEY (kind, day, writer)
 );

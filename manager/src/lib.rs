@@ -5,3 +5,5 @@
 //! as that host's words.
 
 pub mod app;
+pub mod query;
+pub mod store;

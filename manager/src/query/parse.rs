@@ -74,7 +74,10 @@ impl<'a> Cursor<'a> {
                     if list.is_empty()
                         || matches!(behind, None | Some(Token::Or | Token::Close | Token::And))
                     {
-                        return Err(QueryError::new(piece.position, "AND needs a term on each side"));
+                        return Err(QueryError::new(
+                            piece.position,
+                            "AND needs a term on each side",
+                        ));
                     }
                 }
                 Token::Open | Token::Not | Token::Term { .. } => list.push(self.one(depth)?),

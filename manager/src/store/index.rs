@@ -4,7 +4,8 @@
 //! values of named fields; each is one word made of a hash, so that one index holds both. Both
 //! databases get words that were cut here, so that both find the same. Pure.
 //!
-//! Limits: a word has 64 characters, a text field 3,000 words; what is beyond is not found.
+//! Limits: a word has 64 characters, a text field 3,000 words and 160 KiB; what
+//! is beyond is not found.
 
 use std::fmt::Write;
 
@@ -17,6 +18,8 @@ use uuid::Uuid;
 const WORD: usize = 64;
 /// Words of a field that count.
 const WORDS: usize = 3000;
+/// Their bytes; PostgreSQL takes 1 MiB for all fields together.
+const BYTES: usize = 160 << 10;
 
 /// Fields of text: words in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -157,7 +160,7 @@ impl Indexed {
     pub fn with_event(mut self, event: &Event) -> Self {
         self.body(&event.body);
         for list in [&mut self.cmdline, &mut self.path, &mut self.other] {
-            list.truncate(WORDS);
+            shorten(list);
         }
         self.facts.sort_unstable();
         self.facts.dedup();
@@ -289,9 +292,7 @@ impl Indexed {
                 self.text(coverage.reason.as_deref().unwrap_or_default());
             }
             EventBody::Loss(loss) => self.text(&loss.queue),
-            EventBody::AgentStarted(_)
-            | EventBody::AgentStopped
-            | EventBody::ProtectionGap(_) => {}
+            EventBody::AgentStarted(_) | EventBody::AgentStopped | EventBody::ProtectionGap(_) => {}
         }
     }
 
@@ -336,6 +337,16 @@ impl Indexed {
         }
         text
     }
+}
+
+fn shorten(list: &mut Vec<String>) {
+    let mut bytes = 0;
+    let fits = |word: &&String| {
+        bytes += word.len() + 8;
+        bytes <= BYTES
+    };
+    let count = list.iter().take(WORDS).take_while(fits).count();
+    list.truncate(count);
 }
 
 #[cfg(test)]

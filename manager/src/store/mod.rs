@@ -20,6 +20,7 @@ pub mod backup;
 pub mod events;
 pub mod hosts;
 pub mod index;
+pub mod notify;
 pub mod retention;
 pub mod search;
 pub mod tasks;
@@ -275,9 +276,7 @@ pub(crate) fn id_column_maybe(
 ) -> Result<Option<Uuid>, StoreError> {
     let bytes: Option<Vec<u8>> = column(row, name)?;
     bytes
-        .map(|bytes| {
-            Uuid::from_slice(&bytes).map_err(|error| StoreError::corrupt(name, error))
-        })
+        .map(|bytes| Uuid::from_slice(&bytes).map_err(|error| StoreError::corrupt(name, error)))
         .transpose()
 }
 

@@ -169,10 +169,8 @@ impl Store {
              ORDER BY {number} DESC LIMIT $3"
         );
         // Only constants of this file are in it.
-        let query = sqlx::query(AssertSqlSafe(sql))
-            .bind(from)
-            .bind(until)
-            .bind(i64::from(search.limit));
+        let query =
+            sqlx::query(AssertSqlSafe(sql)).bind(from).bind(until).bind(i64::from(search.limit));
         let query = match plan {
             Plan::All => query,
             Plan::Match(expression) => query.bind(expression),
