@@ -1,2 +1,2 @@
-//! skeleton
+//! `holdfast-manager`: the command line.
 fn main() {}

@@ -1,0 +1,154 @@
+//! Events: what agents send, and what people look for.
+
+use bytes::Bytes;
+use holdfast_common::event::Event;
+use holdfast_common::link::Heartbeat;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::writer::{Detected, Write};
+use super::{Admitted, App, AppError, StoreError, detection, health, now_ms};
+use crate::query::Expr;
+use crate::store::alerts::Raise;
+use crate::store::events::NewEvent;
+use crate::store::index::Indexed;
+use crate::store::retention::KindTotal;
+use crate::store::search::{Search, StoredEvent};
+
+/// Bytes of one event.
+const LARGEST: usize = 256 << 10;
+/// Bytes of a heartbeat's JSON.
+const HEARTBEAT: usize = 256 << 10;
+
+/// One page of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventPage {
+    /// Newest first.
+    pub events: Vec<StoredEvent>,
+    /// Where the next page begins; nothing when this is the last.
+    pub next: Option<i64>,
+}
+
+/// What an event must have, even when the rest of it is a newer agent's.
+#[derive(Deserialize)]
+struct Envelope {
+    id: Uuid,
+    time_ms: i64,
+    kind: String,
+}
+
+impl App {
+    /// Stores events (JSON of `event::Event` each). When it returns they are on disk, each once,
+    /// and detections among them are alerts. What is no event is counted on the host and dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`]; do not acknowledge, send again.
+    pub async fn events_store(&self, host: Uuid, events: Vec<Bytes>) -> Result<(), StoreError> {
+        let Some(host) = self.host_ref(host).await? else {
+            return Err(StoreError::corrupt("store events", "no such host"));
+        };
+        let now_ms = now_ms();
+        let mut detected = Vec::with_capacity(events.len());
+        let mut refused = 0;
+        for bytes in &events {
+            match event_read(bytes, host.number, host.id, &host.name, now_ms) {
+                Some((event, raise)) => detected.push(Detected { event, raise }),
+                None => refused += 1,
+            }
+        }
+        self.write(Write::Events { host: host.number, detected, refused }).await
+    }
+
+    /// Stores a sign of life and judges it. One of a stream that is not the host's any more is
+    /// counted and dropped.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn heartbeat_store(
+        &self,
+        admitted: Admitted,
+        heartbeat: Heartbeat,
+    ) -> Result<(), StoreError> {
+        let reasons = health::judge(&heartbeat, now_ms());
+        let json = serde_json::to_string(&heartbeat)
+            .map_err(|error| StoreError::corrupt("keep a heartbeat", error))?;
+        if json.len() > HEARTBEAT {
+            return Err(StoreError::corrupt("keep a heartbeat", "more than 256 KiB"));
+        }
+        self.write(Write::Heartbeat { admitted, json, reasons }).await
+    }
+
+    /// A page of events.
+    ///
+    /// # Errors
+    /// [`AppError`]
+    pub async fn event_search(
+        &self,
+        query: Expr,
+        period: (i64, i64),
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<EventPage, AppError> {
+        let search =
+            Search { query, from_ms: period.0, until_ms: period.1, before, limit: limit + 1 };
+        Ok(page(self.store().event_search(&search).await?, limit))
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    /// [`AppError`]
+    pub async fn event_get(&self, number: i64) -> Result<StoredEvent, AppError> {
+        self.store().event_get(number).await?.ok_or(AppError::NotFound("event"))
+    }
+
+    /// What is kept of each kind.
+    ///
+    /// # Errors
+    /// [`AppError`]
+    pub async fn event_totals(&self) -> Result<Vec<KindTotal>, AppError> {
+        Ok(self.store().kind_totals().await?)
+    }
+}
+
+/// One more than the page was asked for tells that there is another.
+pub(super) fn page(mut events: Vec<StoredEvent>, limit: u32) -> EventPage {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = events.len() > limit;
+    events.truncate(limit);
+    let next = events.last().filter(|_| more).map(|event| event.number);
+    EventPage { events, next }
+}
+
+fn event_read(
+    bytes: &[u8],
+    host: i64,
+    host_id: Uuid,
+    host_name: &str,
+    received_ms: i64,
+) -> Option<(NewEvent, Option<Raise>)> {
+    let body = std::str::from_utf8(bytes).ok().filter(|body| body.len() <= LARGEST)?;
+    let envelope: Envelope = serde_json::from_str(body).ok()?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if envelope.kind.is_empty() || envelope.kind.len() > 40 || !envelope.kind.chars().all(plain) {
+        return None;
+    }
+    let mut indexed = Indexed::envelope(envelope.id, &envelope.kind, host_id, host_name);
+    // A newer agent's kind is kept and found by its envelope.
+    let event: Option<Event> = serde_json::from_str(body).ok();
+    let mut raise = None;
+    if let Some(event) = &event {
+        indexed = indexed.with_event(event);
+        raise = detection::raise(event, host, body);
+    }
+    let event = NewEvent {
+        host,
+        id: envelope.id,
+        time_ms: envelope.time_ms,
+        kind: envelope.kind,
+        received_ms,
+        body: body.to_owned(),
+        indexed,
+    };
+    Some((event, raise))
+}

@@ -1,0 +1,259 @@
+//! What agents send, written in batches: many streams share one transaction and its flush.
+//!
+//! Invariant: a reply is sent after the commit. When a batch fails, its parts are written one by
+//! one, so that what one host sent harms no other. The queue is bounded: who finds it full waits,
+//! and so does its stream. SQLite has one writer, PostgreSQL a few.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::change::Change;
+use super::health::Reason;
+use super::{Admitted, App, StoreError, now_ms, reconcile};
+use crate::store::alerts::{Raise, alert_event_link, alert_raise};
+use crate::store::events::{NewEvent, events_insert};
+use crate::store::hosts::events_refused_add;
+use crate::store::retention::{DAY_MS, totals_add};
+use crate::store::{Backend, Tx};
+
+/// Jobs that wait.
+pub(super) const JOBS: usize = 1024;
+/// Jobs of one transaction.
+const MOST_JOBS: usize = 256;
+/// Events of one transaction, about.
+const MOST_EVENTS: usize = 4096;
+/// Writers on PostgreSQL.
+const WRITERS: usize = 4;
+/// Attempts when databases stand in each other's way.
+const ATTEMPTS: usize = 3;
+
+/// An event and what it raises.
+#[derive(Debug, Clone)]
+pub(super) struct Detected {
+    pub(super) event: NewEvent,
+    pub(super) raise: Option<Raise>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) enum Write {
+    Events { host: i64, detected: Vec<Detected>, refused: i64 },
+    Heartbeat { admitted: Admitted, json: String, reasons: Vec<Reason> },
+}
+
+impl Write {
+    fn events(&self) -> usize {
+        match self {
+            Self::Events { detected, .. } => detected.len(),
+            Self::Heartbeat { .. } => 1,
+        }
+    }
+}
+
+/// A write and who waits for it.
+#[derive(Debug)]
+pub(super) struct Job {
+    write: Write,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// What a transaction did, counted once it lasts.
+#[derive(Debug, Default)]
+struct Done {
+    stored: u64,
+    doubled: u64,
+    refused: u64,
+    heartbeats: u64,
+    stale: u64,
+    detections: u64,
+    changes: HashSet<Change>,
+}
+
+impl App {
+    /// Writes, together with what others write now.
+    pub(super) async fn write(&self, write: Write) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.jobs.send(Job { write, reply }).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Starts the writers.
+pub(super) fn spawn(app: &App, jobs: mpsc::Receiver<Job>, running: &mut JoinSet<()>) {
+    let jobs = Arc::new(Mutex::new(jobs));
+    let writers = match app.store().backend() {
+        Backend::Sqlite => 1,
+        Backend::Postgres => WRITERS,
+    };
+    for _ in 0..writers {
+        running.spawn(run(app.clone(), Arc::clone(&jobs)));
+    }
+}
+
+async fn run(app: App, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+    let mut ending = app.ending();
+    loop {
+        let batch = {
+            let mut jobs = jobs.lock().await;
+            let first = tokio::select! {
+                job = jobs.recv() => job,
+                _ = ending.wait_for(|ending| *ending) => {
+                    // Nobody gets in any more; what is in is written.
+                    jobs.close();
+                    jobs.try_recv().ok()
+                }
+            };
+            let Some(first) = first else { return };
+            collect(first, &mut jobs)
+        };
+        batch_write(&app, batch).await;
+    }
+}
+
+fn collect(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+    let mut events = first.write.events();
+    let mut batch = vec![first];
+    while batch.len() < MOST_JOBS && events < MOST_EVENTS {
+        let Ok(job) = jobs.try_recv() else { break };
+        events += job.write.events();
+        batch.push(job);
+    }
+    batch
+}
+
+async fn batch_write(app: &App, batch: Vec<Job>) {
+    let writes: Vec<&Write> = batch.iter().map(|job| &job.write).collect();
+    let written = all_write(app, &writes).await;
+    if written.is_ok() || batch.len() == 1 {
+        for job in batch {
+            // Who does not wait any more sends it again; it is there then.
+            let _ = job.reply.send(written.clone());
+        }
+        return;
+    }
+    app.counters().batches_split.add(1);
+    for job in batch {
+        let written = all_write(app, &[&job.write]).await;
+        let _ = job.reply.send(written);
+    }
+}
+
+async fn all_write(app: &App, writes: &[&Write]) -> Result<(), StoreError> {
+    let mut attempt = 1;
+    loop {
+        match once_write(app, writes).await {
+            Ok(done) => {
+                count(app, &done);
+                return Ok(());
+            }
+            Err(error @ StoreError::Closed) => return Err(error),
+            Err(error) if attempt == ATTEMPTS => {
+                tracing::warn!(%error, "cannot write what agents sent");
+                return Err(error);
+            }
+            Err(_) => attempt += 1,
+        }
+    }
+}
+
+fn count(app: &App, done: &Done) {
+    let counters = app.counters();
+    counters.events_stored.add(done.stored);
+    counters.events_doubled.add(done.doubled);
+    counters.events_refused.add(done.refused);
+    counters.heartbeats.add(done.heartbeats);
+    counters.stale_messages.add(done.stale);
+    counters.detections.add(done.detections);
+}
+
+async fn once_write(app: &App, writes: &[&Write]) -> Result<Done, StoreError> {
+    let now_ms = now_ms();
+    let mut done = Done::default();
+    let mut tx = app.store().begin().await?;
+    let mut events = Vec::new();
+    let mut raises = Vec::new();
+    for write in writes {
+        if let Write::Events { host, detected, refused } = write {
+            for one in detected {
+                events.push(one.event.clone());
+                raises.push(one.raise.as_ref());
+            }
+            if *refused > 0 {
+                events_refused_add(&mut tx, *host, *refused).await?;
+                done.refused += refused.unsigned_abs();
+            }
+        }
+    }
+    events_write(app, &mut tx, &events, &raises, now_ms, &mut done).await?;
+    for write in writes {
+        if let Write::Heartbeat { admitted, json, reasons } = write {
+            let beat = reconcile::heartbeat(&mut tx, admitted, json, reasons, now_ms).await?;
+            match beat {
+                Some(changes) => {
+                    done.heartbeats += 1;
+                    done.changes.extend(changes);
+                }
+                None => done.stale += 1,
+            }
+        }
+    }
+    let changes: Vec<Change> = done.changes.iter().copied().collect();
+    app.commit(tx, &changes).await?;
+    Ok(done)
+}
+
+async fn events_write(
+    app: &App,
+    tx: &mut Tx,
+    events: &[NewEvent],
+    raises: &[Option<&Raise>],
+    now_ms: i64,
+    done: &mut Done,
+) -> Result<(), StoreError> {
+    let placed = events_insert(tx, events).await?;
+    // In one order everywhere, so that two managers never wait for each other.
+    let mut totals: BTreeMap<(i64, &str), (i64, i64)> = BTreeMap::new();
+    let mut groups: BTreeMap<&[u8], (Raise, Vec<i64>)> = BTreeMap::new();
+    for ((event, raise), place) in events.iter().zip(raises).zip(&placed) {
+        if !place.new {
+            done.doubled += 1;
+            continue;
+        }
+        done.stored += 1;
+        let day = crate::store::events::time_of(place.number).div_euclid(DAY_MS);
+        let total = totals.entry((day, &event.kind)).or_default();
+        total.0 += 1;
+        total.1 += i64::try_from(event.body.len()).unwrap_or(i64::MAX);
+        let Some(raise) = raise else { continue };
+        done.detections += 1;
+        match groups.get_mut(raise.group_key.as_slice()) {
+            Some((sum, numbers)) => {
+                sum.count += 1;
+                sum.simulated &= raise.simulated;
+                sum.first_ms = sum.first_ms.min(raise.first_ms);
+                if raise.last_ms >= sum.last_ms {
+                    sum.last_ms = raise.last_ms;
+                    sum.evidence.clone_from(&raise.evidence);
+                }
+                numbers.push(place.number);
+            }
+            None => {
+                groups.insert(&raise.group_key, ((*raise).clone(), vec![place.number]));
+            }
+        }
+    }
+    for ((day, kind), (count, bytes)) in totals {
+        totals_add(tx, day, kind, app.0.instance, count, bytes).await?;
+    }
+    for (raise, numbers) in groups.into_values() {
+        let alert = alert_raise(tx, &raise, now_ms).await?;
+        for number in numbers {
+            alert_event_link(tx, alert.number, number).await?;
+        }
+        done.changes.insert(Change::Alert(alert.id));
+    }
+    Ok(())
+}

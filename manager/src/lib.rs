@@ -1,0 +1,10 @@
+//! The manager: hosts, events, alerts and response tasks of a fleet.
+//!
+//! It reads downward: `api` (HTTP) and `link` (agents) call `app`, which alone calls `store`. The
+//! same nouns stand in each. Nothing here trusts what a host says: it is stored, shown and counted
+//! as that host's words.
+
+pub mod app;
+pub mod link;
+pub mod query;
+pub mod store;

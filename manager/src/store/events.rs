@@ -1,0 +1,285 @@
+//! Events, each once.
+//!
+//! An event's number is its time and 19 bits of a hash of host and id; a number that another event
+//! has goes to the next. So the same event of the same host finds itself, without an index of ids,
+//! and a host cannot stand in another's way.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use super::index::Indexed;
+use super::{Backend, StoreError, Tx, clean, column, failed, id_value, placeholders};
+
+/// Bits of a number below the time.
+const LOW: u32 = 19;
+/// The last time that has a number (in the year 2527).
+const LAST_MS: i64 = (1 << 44) - 1;
+/// Rows of one statement.
+const ROWS: usize = 256;
+
+/// An event to be kept.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The host's number.
+    pub host: i64,
+    /// The event's id.
+    pub id: Uuid,
+    /// When it happened, milliseconds since the epoch.
+    pub time_ms: i64,
+    /// What it is.
+    pub kind: String,
+    /// When it came.
+    pub received_ms: i64,
+    /// Its JSON.
+    pub body: String,
+    /// What is searched.
+    pub indexed: Indexed,
+}
+
+/// Where an event came to lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// Its number.
+    pub number: i64,
+    /// False when it was there already.
+    pub new: bool,
+}
+
+/// The lowest number of a time, and the lowest of another.
+#[must_use]
+pub fn numbers(from_ms: i64, until_ms: i64) -> (i64, i64) {
+    (from_ms.clamp(0, LAST_MS) << LOW, until_ms.clamp(0, LAST_MS) << LOW)
+}
+
+/// The time in a number.
+#[must_use]
+pub const fn time_of(number: i64) -> i64 {
+    number >> LOW
+}
+
+/// The number where a thing of this time and these bytes is looked for first.
+#[must_use]
+pub fn number_of(time_ms: i64, owner: i64, id: Uuid) -> i64 {
+    let mut hash = Sha256::new();
+    hash.update(owner.to_be_bytes());
+    hash.update(id.as_bytes());
+    let hash = hash.finalize();
+    let low = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) >> (32 - LOW);
+    time_ms.clamp(0, LAST_MS) << LOW | i64::from(low)
+}
+
+/// Keeps events; the answer is in their order.
+///
+/// # Errors
+/// [`StoreError`]; drop the transaction then.
+pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Placed>, StoreError> {
+    let mut placed: Vec<Option<Placed>> = vec![None; events.len()];
+    // By number, which event of this call is to lie there.
+    let mut wanted: HashMap<i64, usize> = HashMap::new();
+    let mut open: Vec<(usize, i64)> = events
+        .iter()
+        .enumerate()
+        .map(|(index, event)| (index, number_of(event.time_ms, event.host, event.id)))
+        .collect();
+    while !open.is_empty() {
+        let taken = taken(tx, &open).await?;
+        let mut moved = Vec::new();
+        let mut free = Vec::new();
+        for (index, number) in open {
+            let event = &events[index];
+            let there = wanted.get(&number).map(|other| (events[*other].host, events[*other].id));
+            match there.or_else(|| taken.get(&number).copied()) {
+                Some(same) if same == (event.host, event.id) => {
+                    placed[index] = Some(Placed { number, new: false });
+                }
+                Some(_) => moved.push((index, number + 1)),
+                None => {
+                    wanted.insert(number, index);
+                    free.push((index, number));
+                }
+            }
+        }
+        // In one order everywhere, so that two managers never wait for each other.
+        free.sort_unstable_by_key(|(_, number)| *number);
+        for (index, number) in insert(tx, events, &free).await? {
+            placed[index] = Some(Placed { number, new: true });
+        }
+        // Another manager was faster: look again who lies there.
+        for (index, number) in free {
+            if placed[index].is_none() {
+                wanted.remove(&number);
+                moved.push((index, number));
+            }
+        }
+        open = moved;
+    }
+    placed
+        .into_iter()
+        .map(|placed| placed.ok_or(StoreError::corrupt("store events", "an event without place")))
+        .collect()
+}
+
+/// Who lies at these numbers.
+async fn taken(
+    tx: &mut Tx,
+    open: &[(usize, i64)],
+) -> Result<HashMap<i64, (i64, Uuid)>, StoreError> {
+    let mut found = HashMap::new();
+    for chunk in open.chunks(ROWS) {
+        // Statements of one length are prepared once: the rest is filled with the last number.
+        let sql = format!(
+            "SELECT number, host, id FROM events WHERE number IN ({})",
+            placeholders(1, ROWS)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for row in 0..ROWS {
+            query = query.bind(chunk[row.min(chunk.len() - 1)].1);
+        }
+        let rows = query.fetch_all(tx.conn()).await.map_err(failed("look events up"))?;
+        for row in &rows {
+            let number: i64 = column(row, "number")?;
+            found.insert(number, (column(row, "host")?, super::id_column(row, "id")?));
+        }
+    }
+    Ok(found)
+}
+
+/// Puts events at free numbers; those that found their place.
+async fn insert(
+    tx: &mut Tx,
+    events: &[NewEvent],
+    free: &[(usize, i64)],
+) -> Result<Vec<(usize, i64)>, StoreError> {
+    let mut done = Vec::with_capacity(free.len());
+    for chunk in free.chunks(ROWS) {
+        match tx.backend() {
+            Backend::Sqlite => {
+                insert_sqlite(tx, events, chunk).await?;
+                done.extend_from_slice(chunk);
+            }
+            Backend::Postgres => done.extend(insert_postgres(tx, events, chunk).await?),
+        }
+    }
+    Ok(done)
+}
+
+fn rows(count: usize, columns: usize, last: &str) -> String {
+    let mut text = String::with_capacity(count * columns * 6);
+    for row in 0..count {
+        let first = row * columns + 1;
+        if row > 0 {
+            text.push_str(", ");
+        }
+        text.push('(');
+        text.push_str(&placeholders(first, columns));
+        text.push_str(last);
+        text.push(')');
+    }
+    text
+}
+
+async fn insert_sqlite(
+    tx: &mut Tx,
+    events: &[NewEvent],
+    chunk: &[(usize, i64)],
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "INSERT INTO events (number, host, id, kind, received_ms, size, body) VALUES {}",
+        rows(chunk.len(), 7, "")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
+    for (index, number) in chunk {
+        let event = &events[*index];
+        query = query
+            .bind(*number)
+            .bind(event.host)
+            .bind(id_value(event.id))
+            .bind(event.kind.clone())
+            .bind(event.received_ms)
+            .bind(size(event))
+            .bind(clean(&event.body));
+    }
+    query.execute(tx.conn()).await.map_err(failed("store events"))?;
+    let sql = format!(
+        "INSERT INTO events_text (rowid, cmdline, path, other, facts) VALUES {}",
+        rows(chunk.len(), 5, "")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
+    for (index, number) in chunk {
+        let indexed = &events[*index].indexed;
+        query = query
+            .bind(*number)
+            .bind(indexed.cmdline.join(" "))
+            .bind(indexed.path.join(" "))
+            .bind(indexed.other.join(" "))
+            .bind(indexed.facts.join(" "));
+    }
+    query.execute(tx.conn()).await.map_err(failed("index events"))?;
+    Ok(())
+}
+
+async fn insert_postgres(
+    tx: &mut Tx,
+    events: &[NewEvent],
+    chunk: &[(usize, i64)],
+) -> Result<Vec<(usize, i64)>, StoreError> {
+    let values: Vec<_> = (0..chunk.len())
+        .map(|row| {
+            let first = row * 8 + 1;
+            format!("({}, CAST(${} AS TEXT)::tsvector)", placeholders(first, 7), first + 7)
+        })
+        .collect();
+    let sql = format!(
+        "INSERT INTO events (number, host, id, kind, received_ms, size, body, words) VALUES {} \
+         ON CONFLICT (number) DO NOTHING RETURNING number",
+        values.join(", ")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
+    for (index, number) in chunk {
+        let event = &events[*index];
+        query = query
+            .bind(*number)
+            .bind(event.host)
+            .bind(id_value(event.id))
+            .bind(clean(&event.kind))
+            .bind(event.received_ms)
+            .bind(size(event))
+            .bind(clean(&event.body))
+            .bind(event.indexed.tsvector());
+    }
+    let returned = query.fetch_all(tx.conn()).await.map_err(failed("store events"))?;
+    let by_number: HashMap<i64, usize> =
+        chunk.iter().map(|(index, number)| (*number, *index)).collect();
+    let mut done = Vec::with_capacity(returned.len());
+    for row in &returned {
+        let number: i64 = column(row, "number")?;
+        if let Some(index) = by_number.get(&number) {
+            done.push((*index, number));
+        }
+    }
+    Ok(done)
+}
+
+fn size(event: &NewEvent) -> i64 {
+    i64::try_from(event.body.len()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_order_by_time_and_give_it_back() {
+        let id = Uuid::now_v7();
+        let early = number_of(1_000, 1, id);
+        assert!(early < number_of(1_001, 1, id) && time_of(early) == 1_000);
+        assert_eq!(early, number_of(1_000, 1, id));
+        assert_eq!(time_of(number_of(-5, 1, id)), 0);
+        assert_eq!(time_of(number_of(i64::MAX, 1, id)), LAST_MS);
+        let (from, until) = numbers(1_000, 1_001);
+        assert!(from <= early && early < until);
+    }
+}

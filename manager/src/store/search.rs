@@ -1,0 +1,254 @@
+//! A query's tree as one full-text expression, and the pages of events that it finds.
+//!
+//! INVARIANT: expressions are made of words that hold letters and digits only (`index::words`,
+//! `index::fact`) and of signs that stand here; they, and all other values, travel as parameters.
+
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use super::events::{numbers, time_of};
+use super::index::{EVERY, TextField, fact};
+use super::{Backend, Store, StoreError, column, failed, id_column};
+use crate::query::Expr;
+
+/// Which events, newest first.
+#[derive(Debug, Clone)]
+pub struct Search {
+    /// What must hold.
+    pub query: Expr,
+    /// From this time on, milliseconds since the epoch.
+    pub from_ms: i64,
+    /// Before this time.
+    pub until_ms: i64,
+    /// Only events before this one: the last of the page before.
+    pub before: Option<i64>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// An event as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place; orders by time.
+    pub number: i64,
+    /// When it happened by the host's clock, milliseconds since the epoch.
+    pub time_ms: i64,
+    /// Its id.
+    pub id: Uuid,
+    /// The host that sent it.
+    pub host: Uuid,
+    /// That host's name now.
+    pub host_name: String,
+    /// What it is.
+    pub kind: String,
+    /// When it came.
+    pub received_ms: i64,
+    /// Its JSON, as it came.
+    pub body: String,
+}
+
+/// How a query is answered.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// Everything in the period.
+    All,
+    /// By the full-text index.
+    Match(String),
+}
+
+fn plan(query: &Expr, backend: Backend) -> Plan {
+    if *query == Expr::And(Vec::new()) {
+        return Plan::All;
+    }
+    Plan::Match(match backend {
+        Backend::Sqlite => fts5(query),
+        Backend::Postgres => tsquery(query),
+    })
+}
+
+/// FTS5's expression. Its NOT stands between two operands, so every NOT is "every but".
+fn fts5(expr: &Expr) -> String {
+    match expr {
+        Expr::And(list) if list.is_empty() => format!("{{facts}} : \"{EVERY}\""),
+        Expr::And(list) => {
+            let not = |expr: &&Expr| matches!(expr, Expr::Not(_));
+            let mut positive: Vec<_> = list.iter().filter(|e| !not(e)).map(fts5).collect();
+            if positive.is_empty() {
+                positive.push(fts5(&Expr::And(Vec::new())));
+            }
+            let negative: Vec<_> = list
+                .iter()
+                .filter_map(|expr| match expr {
+                    Expr::Not(inner) => Some(fts5(inner)),
+                    _ => None,
+                })
+                .collect();
+            let positive = positive.join(" AND ");
+            if negative.is_empty() {
+                format!("({positive})")
+            } else {
+                format!("(({positive}) NOT ({}))", negative.join(" OR "))
+            }
+        }
+        Expr::Or(list) => {
+            format!("({})", list.iter().map(fts5).collect::<Vec<_>>().join(" OR "))
+        }
+        Expr::Not(inner) => format!("({{facts}} : \"{EVERY}\" NOT {})", fts5(inner)),
+        Expr::Text { field, words, prefix } => {
+            let columns = match field {
+                Some(TextField::Cmdline) => "cmdline",
+                Some(TextField::Path) => "path",
+                Some(TextField::Other) => "other",
+                None => "cmdline path other",
+            };
+            let star = if *prefix { " *" } else { "" };
+            format!("({{{columns}}} : \"{}\"{star})", words.join(" "))
+        }
+        Expr::Fact { field, value } => format!("({{facts}} : \"{}\")", fact(*field, value)),
+    }
+}
+
+/// PostgreSQL's `tsquery`, as its text.
+fn tsquery(expr: &Expr) -> String {
+    let join = |list: &[Expr], sign: &str| {
+        format!("({})", list.iter().map(tsquery).collect::<Vec<_>>().join(sign))
+    };
+    match expr {
+        Expr::And(list) if list.is_empty() => format!("'{EVERY}':D"),
+        Expr::And(list) => join(list, " & "),
+        Expr::Or(list) => join(list, " | "),
+        Expr::Not(inner) => format!("!({})", tsquery(inner)),
+        Expr::Text { field, words, prefix } => {
+            let weights = match field {
+                Some(TextField::Cmdline) => "A",
+                Some(TextField::Path) => "B",
+                Some(TextField::Other) => "C",
+                None => "ABC",
+            };
+            let last = words.len().saturating_sub(1);
+            let words: Vec<_> = words
+                .iter()
+                .enumerate()
+                .map(|(index, word)| {
+                    let star = if *prefix && index == last { "*" } else { "" };
+                    format!("'{word}':{star}{weights}")
+                })
+                .collect();
+            format!("({})", words.join(" <-> "))
+        }
+        Expr::Fact { field, value } => format!("'{}':D", fact(*field, value)),
+    }
+}
+
+const COLUMNS: &str = "e.number AS number, e.id AS id, h.id AS host, h.name AS host_name, \
+                       e.kind AS kind, e.received_ms AS received_ms, e.body AS body";
+
+impl Store {
+    /// One page of events.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn event_search(&self, search: &Search) -> Result<Vec<StoredEvent>, StoreError> {
+        let (from, until) = numbers(search.from_ms, search.until_ms);
+        let until = search.before.map_or(until, |before| before.min(until));
+        let plan = plan(&search.query, self.backend);
+        let (tables, condition, number) = match (&plan, self.backend) {
+            (Plan::All, _) => ("events e", "", "e.number"),
+            (Plan::Match(_), Backend::Sqlite) => (
+                "events_text t JOIN events e ON e.number = t.rowid",
+                "AND events_text MATCH $4",
+                "t.rowid",
+            ),
+            (Plan::Match(_), Backend::Postgres) => {
+                ("events e", "AND e.words @@ CAST($4 AS TEXT)::tsquery", "e.number")
+            }
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {tables} JOIN hosts h ON h.number = e.host \
+             WHERE {number} >= $1 AND {number} < $2 {condition} \
+             ORDER BY {number} DESC LIMIT $3"
+        );
+        // Only constants of this file are in it.
+        let query =
+            sqlx::query(AssertSqlSafe(sql)).bind(from).bind(until).bind(i64::from(search.limit));
+        let query = match plan {
+            Plan::All => query,
+            Plan::Match(expression) => query.bind(expression),
+        };
+        let rows = query.fetch_all(&self.readers).await.map_err(failed("search events"))?;
+        rows.iter().map(event).collect()
+    }
+
+    /// One event by its place.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn event_get(&self, number: i64) -> Result<Option<StoredEvent>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM events e JOIN hosts h ON h.number = e.host WHERE e.number = $1"
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(number)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed("read an event"))?;
+        row.as_ref().map(event).transpose()
+    }
+
+    /// The events of an alert, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn alert_event_list(
+        &self,
+        alert: i64,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM alert_events a JOIN events e ON e.number = a.event \
+             JOIN hosts h ON h.number = e.host \
+             WHERE a.alert = $1 AND a.event < $2 ORDER BY a.event DESC LIMIT $3"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(alert)
+            .bind(before.unwrap_or(i64::MAX))
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(failed("read an alert's events"))?;
+        rows.iter().map(event).collect()
+    }
+}
+
+fn event(row: &sqlx::any::AnyRow) -> Result<StoredEvent, StoreError> {
+    let number = column(row, "number")?;
+    Ok(StoredEvent {
+        number,
+        time_ms: time_of(number),
+        id: id_column(row, "id")?,
+        host: id_column(row, "host")?,
+        host_name: column(row, "host_name")?,
+        kind: column(row, "kind")?,
+        received_ms: column(row, "received_ms")?,
+        body: column(row, "body")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::parse;
+
+    #[test]
+    fn a_query_becomes_words_and_signs_only() {
+        let query = parse("cmdline:\"a'b\\\") OR 1=1 --\" -path:x* (kind:exec OR text:é)");
+        let query = query.expect("query");
+        let fts = fts5(&query);
+        assert!(fts.starts_with("((({cmdline} : \"a b or 1 1\") AND "), "{fts}");
+        assert!(fts.ends_with(" NOT (({path} : \"x\" *)))"), "{fts}");
+        let ts = tsquery(&query);
+        assert!(ts.starts_with("(('a':A <-> 'b':A <-> 'or':A <-> '1':A <-> '1':A) & "), "{ts}");
+        assert!(ts.contains("!(('x':*B))"), "{ts}");
+    }
+}
