@@ -6,6 +6,7 @@ pub mod agent;
 pub mod compat;
 pub mod deeds;
 pub mod lab;
+pub mod manager;
 pub mod observe;
 pub mod program32;
 pub mod scenarios;

@@ -202,6 +202,7 @@ fn status(problems: &[&str]) -> Reply {
         journal_events: 9,
         journal_dropped: 0,
         isolated: false,
+        manager: Default::default(),
     }))
 }
 

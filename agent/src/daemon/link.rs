@@ -161,7 +161,9 @@ fn capabilities(agent: &Agent) -> Vec<Capability> {
     found.add("quarantine: space".to_owned(), ok, evidence, now);
     let evidence = match agent.journal.problem() {
         Some(problem) => (false, problem),
-        None => (true, format!("{} events, {} dropped", status.journal_events, status.journal_dropped)),
+        None => {
+            (true, format!("{} events, {} dropped", status.journal_events, status.journal_dropped))
+        }
     };
     found.add("journal: writing".to_owned(), evidence.0, evidence.1, now);
     // Whatever is red by another name is red here.

@@ -256,6 +256,31 @@ impl Shared {
         all
     }
 
+    /// The same, resolved. The manager's name may be beyond reach where its addresses are known.
+    fn places(&self) -> Result<Vec<Place>, String> {
+        let mut places = endpoints::resolve(&self.config.allow)?;
+        let manager = self.manager.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut unresolved = None;
+        for endpoint in manager {
+            match endpoints::resolve(&[endpoint]) {
+                Ok(found) => {
+                    let known = |place: &Place| {
+                        let known = |at| places.iter().any(|one| one.addresses.contains(at));
+                        place.addresses.iter().all(known)
+                    };
+                    let new: Vec<Place> =
+                        found.into_iter().filter(|place| !known(place)).collect();
+                    places.extend(new);
+                }
+                Err(why) => unresolved = Some(why),
+            }
+        }
+        match unresolved {
+            Some(why) if places.is_empty() => Err(why),
+            Some(_) | None => Ok(places),
+        }
+    }
+
     fn wake(&self) {
         // It fails only when it is full, and then it is awake.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
@@ -287,7 +312,7 @@ impl Shared {
         }
         let cgroup = guard::cgroup(self.config.cgroup.as_deref()).map_err(IsolateError::Refused)?;
         // Names first: when the host is cut off nothing answers.
-        let places = endpoints::resolve(&self.allow()).map_err(IsolateError::Resolve)?;
+        let places = self.places().map_err(IsolateError::Resolve)?;
         let mut record = Record {
             since_ms,
             until_ms,

@@ -94,8 +94,7 @@ impl Reader {
                 while total < bytes
                     && let Some(row) = found.next()?
                 {
-                    let row =
-                        Row { number: row.get(0)?, time_ms: row.get(1)?, json: row.get(2)? };
+                    let row = Row { number: row.get(0)?, time_ms: row.get(1)?, json: row.get(2)? };
                     total += row.json.len();
                     rows.push(row);
                 }

@@ -404,7 +404,11 @@ fn isolated(state: IsolationState) -> Result<String, String> {
 }
 
 fn released(state: IsolationState) -> Result<String, String> {
-    if state.isolated { Err("the host is still cut off".to_owned()) } else { Ok("no layer stands".to_owned()) }
+    if state.isolated {
+        Err("the host is still cut off".to_owned())
+    } else {
+        Ok("no layer stands".to_owned())
+    }
 }
 
 fn has_ended(process: ProcessKey) -> Result<String, String> {
@@ -477,7 +481,9 @@ fn run_simulation(name: &str, cancelled: &AtomicBool) -> Result<String, String> 
         let late = Instant::now() >= end;
         if (late || cancelled.load(Ordering::Relaxed)) && !ended_by_us {
             // It undoes what it did.
-            if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)) {
+            if let Some(pid) =
+                rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0))
+            {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
             ended_by_us = true;

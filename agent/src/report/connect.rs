@@ -29,7 +29,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Most addresses that are remembered.
 const MOST: usize = 16;
 /// Of a URL that names none.
-const PORT: u16 = 8443;
+const PORT: u16 = 8442;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +194,7 @@ mod tests {
     fn a_manager_is_an_https_url_with_nothing_behind_it() {
         let way = |url| Way::new(url, None, Arc::default());
         let name = way("https://manager.example").expect("name");
-        assert_eq!((name.url.as_str(), name.port), ("https://manager.example:8443", 8443));
+        assert_eq!((name.url.as_str(), name.port), ("https://manager.example:8442", 8442));
         let six = way("https://[fd00::1]:9/").expect("address");
         assert_eq!((six.host.as_str(), six.first_hop().as_str()), ("fd00::1", "[fd00::1]:9"));
         let proxy = Proxy::parse("http://proxy:3128").ok();

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
+use holdfast_common::link::MAX_MESSAGE;
 use holdfast_common::link::wire::link_client::LinkClient;
 use holdfast_common::link::wire::{Certificate, EnrollRequest, RenewRequest};
-use holdfast_common::link::MAX_MESSAGE;
 use holdfast_common::wire::hex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -170,7 +170,9 @@ pub(super) fn client(channel: Channel) -> LinkClient<Channel> {
 
 type Answer = Result<tonic::Response<Certificate>, tonic::Status>;
 
-fn answered(answer: Result<Answer, tokio::time::error::Elapsed>) -> Result<Certificate, EnrollError> {
+fn answered(
+    answer: Result<Answer, tokio::time::error::Elapsed>,
+) -> Result<Certificate, EnrollError> {
     match answer {
         Ok(Ok(certificate)) => Ok(certificate.into_inner()),
         Ok(Err(status)) => Err(match status.code() {
@@ -248,7 +250,8 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let print = |der: &CertificateDer<'_>| -> [u8; 32] { Sha256::digest(der.as_ref()).into() };
-        let Some(authority) = intermediates.iter().find(|der| print(der) == self.fingerprint) else {
+        let Some(authority) = intermediates.iter().find(|der| print(der) == self.fingerprint)
+        else {
             let shown = intermediates.iter().map(|der| hex(&print(der))).collect::<Vec<_>>();
             let shown = if shown.is_empty() { "none".to_owned() } else { shown.join(", ") };
             return Err(self.refuse(format!(
@@ -318,7 +321,8 @@ mod tests {
             fingerprint: "ab".repeat(32),
             proxy: None,
         };
-        let refused = |invitation: Invitation| enroll(folder.path(), &invitation).expect_err("refused");
+        let refused =
+            |invitation: Invitation| enroll(folder.path(), &invitation).expect_err("refused");
         let wrong = [
             Invitation { token: " ".to_owned(), ..good.clone() },
             Invitation { fingerprint: "ab".to_owned(), ..good.clone() },

@@ -131,7 +131,7 @@ mod tests {
 
     fn identity() -> Identity {
         Identity {
-            manager: "https://manager.example:8443".to_owned(),
+            manager: "https://manager.example:8442".to_owned(),
             proxy: None,
             host: "h".to_owned(),
             chain: "c".to_owned(),

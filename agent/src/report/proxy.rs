@@ -115,7 +115,9 @@ mod tests {
         assert!(!format!("{proxy:?}").contains("cret"));
         assert_eq!(Proxy::parse("http://[::1]:8080").expect("address").endpoint(), "[::1]:8080");
         assert_eq!(Proxy::parse("http://proxy").expect("default port").endpoint(), "proxy:80");
-        for wrong in ["proxy:3128", "https://proxy", "http://", "http://a@b", "http://b/c", "http://a:%zz@b"] {
+        for wrong in
+            ["proxy:3128", "https://proxy", "http://", "http://a@b", "http://b/c", "http://a:%zz@b"]
+        {
             let error = Proxy::parse(wrong).expect_err(wrong);
             assert!(!error.contains("%zz"), "{error}");
         }

@@ -39,7 +39,7 @@ const PROGRESS: usize = 64;
 /// Bounds of what the manager may ask for.
 const HEARTBEAT: std::ops::RangeInclusive<u64> = 1..=60;
 /// Bytes of a heartbeat: its lists are cut until it fits.
-const LARGEST_HEARTBEAT: usize = 1 << 20;
+const LARGEST_HEARTBEAT: usize = 200 << 10;
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +133,7 @@ pub(super) async fn run(
     tasks.set_clock(welcome.time_ms.saturating_sub(now_ms()));
     let (store, journal, host) = (tasks.store(), shared.journal.clone(), identity.host.clone());
     let max_age_ms = shared.config.max_age_ms();
-    let outbox =
-        blocking(move || Outbox::open(store, &journal, &host, max_age_ms)).await?;
+    let outbox = blocking(move || Outbox::open(store, &journal, &host, max_age_ms)).await?;
     shared.connected();
     let session = Session {
         shared: Arc::clone(shared),
@@ -198,10 +197,9 @@ pub(super) async fn send(
     message: from_agent::Message,
 ) -> Result<(), SessionError> {
     let message = FromAgent { message: Some(message) };
-    out.send(message).await.map_err(|_| SessionError::Broken {
-        message: "it was closed".to_owned(),
-        lasted: false,
-    })
+    out.send(message)
+        .await
+        .map_err(|_| SessionError::Broken { message: "it was closed".to_owned(), lasted: false })
 }
 
 /// Where the manager was reached, for a time without name servers.
@@ -304,10 +302,8 @@ impl Session {
 
     async fn acknowledge(&self, last: u64) -> Result<(), SessionError> {
         let outbox = Arc::clone(&self.outbox);
-        blocking(move || {
-            outbox.lock().unwrap_or_else(PoisonError::into_inner).acknowledged(last)
-        })
-        .await?;
+        blocking(move || outbox.lock().unwrap_or_else(PoisonError::into_inner).acknowledged(last))
+            .await?;
         self.acknowledged.notify_one();
         Ok(())
     }
@@ -410,9 +406,9 @@ fn within_bounds(mut heartbeat: Heartbeat) -> Vec<u8> {
         status.proof.lines.truncate(most);
         status.sensor.truncate(most);
         // Red ones tell more.
-        heartbeat.capabilities.sort_by_key(|one| {
-            one.state != holdfast_common::link::CapabilityState::Red
-        });
+        heartbeat
+            .capabilities
+            .sort_by_key(|one| one.state != holdfast_common::link::CapabilityState::Red);
         heartbeat.capabilities.truncate(most);
     }
 }

@@ -183,7 +183,11 @@ mod tests {
         assert_eq!((spooled.size, spooled.sha256), (zip.len() as u64, hex(&Sha256::digest(&zip))));
         let mut archive = zip::ZipArchive::new(io::Cursor::new(zip)).expect("zip");
         let mut read = Vec::new();
-        archive.by_index_decrypt(0, b"infected").expect("opens").read_to_end(&mut read).expect("read");
+        archive
+            .by_index_decrypt(0, b"infected")
+            .expect("opens")
+            .read_to_end(&mut read)
+            .expect("read");
         assert_eq!(read, content);
 
         let mut large = spool.create(Uuid::now_v7()).expect("file");

@@ -275,8 +275,10 @@ impl Store {
                 params![id, to.name(), spool],
             )?;
             for one in &told {
-                transaction
-                    .execute("INSERT INTO progress (task, json) VALUES (?1, ?2)", params![id, one])?;
+                transaction.execute(
+                    "INSERT INTO progress (task, json) VALUES (?1, ?2)",
+                    params![id, one],
+                )?;
             }
             transaction.commit()?;
             Ok(true)

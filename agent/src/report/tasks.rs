@@ -259,7 +259,9 @@ impl Tasks {
     /// Begins what waits, as far as there are places.
     fn begin_waiting(self: &Arc<Self>) -> Result<(), SessionError> {
         for (order, _) in self.store.tasks(State::Waiting)? {
-            let (Ok(id), Ok(action)) = (Uuid::try_parse(&order.id), parse(&order)) else { continue };
+            let (Ok(id), Ok(action)) = (Uuid::try_parse(&order.id), parse(&order)) else {
+                continue;
+            };
             let now = now_ms().saturating_add(self.ahead_ms.load(Ordering::Relaxed));
             if now > order.expires_ms {
                 let end = [progress(Stage::Expired, "its time was over before it was begun")];
@@ -346,7 +348,10 @@ impl Tasks {
         match self.store.task_move(id, &[State::Begun], State::Begun, None, &told) {
             Ok(_) => self.told.notify_one(),
             Err(error) => {
-                tracing::error!(error = crate::error_chain(&error), "a task's progress is not kept");
+                tracing::error!(
+                    error = crate::error_chain(&error),
+                    "a task's progress is not kept"
+                );
             }
         }
     }
@@ -356,4 +361,3 @@ fn parse(order: &Order) -> Result<Action, String> {
     serde_json::from_value(order.action.clone())
         .map_err(|error| format!("this agent does not know what is asked: {error}"))
 }
-

@@ -173,10 +173,8 @@ impl Authority {
         params.serial_number = Some(SerialNumber::from_slice(&serial));
         let now = since_epoch();
         set_life(&mut params, now, life);
-        let chain = params
-            .signed_by(&public_key, &self.issuer)
-            .map_err(AuthorityError::Make)?
-            .pem();
+        let chain =
+            params.signed_by(&public_key, &self.issuer).map_err(AuthorityError::Make)?.pem();
         let (begins_ms, ends_ms) = (milliseconds(now), milliseconds(now + life));
         Ok(Issued { chain, serial: hex(&serial), begins_ms, ends_ms })
     }
@@ -228,19 +226,20 @@ impl Authority {
     }
 }
 
-/// The server's certificate, made anew while the manager runs.
+/// The server's certificate, made anew while the manager runs; for any port of the manager.
 #[derive(Debug)]
-pub(super) struct ServerCertificate {
+pub struct ServerCertificate {
     authority: Arc<Authority>,
     names: Vec<String>,
     current: Mutex<(Arc<CertifiedKey>, SystemTime)>,
 }
 
 impl ServerCertificate {
-    pub(super) fn new(
-        authority: Arc<Authority>,
-        names: Vec<String>,
-    ) -> Result<Self, AuthorityError> {
+    /// Under these names and addresses.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Make`]
+    pub fn new(authority: Arc<Authority>, names: Vec<String>) -> Result<Self, AuthorityError> {
         let first = Arc::new(authority.server(&names)?);
         Ok(Self { authority, names, current: Mutex::new((first, SystemTime::now())) })
     }

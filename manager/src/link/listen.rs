@@ -3,11 +3,13 @@
 //! INVARIANT: a peer without a certificate has one of few places, for a short time; so hosts that
 //! are enrolled are never kept out by strangers. Whatever is refused is counted.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,8 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-/// Handshakes at once.
-const HANDSHAKES: usize = 256;
+/// Handshakes at once, and of one address: one that opens many keeps only its neighbours out.
+const HANDSHAKES: usize = 1024;
+const HANDSHAKES_OF_ONE: usize = 64;
 /// One handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Peers without a certificate at once, and how long each may stay.
@@ -76,7 +79,7 @@ impl Port {
     pub(super) async fn run(self, connections: mpsc::Sender<io::Result<Connection>>) {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.tls));
         let places = Places {
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            handshakes: Arc::default(),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             agents: Arc::new(Semaphore::new(self.most_agents)),
         };
@@ -94,7 +97,7 @@ impl Port {
                 }
             };
             self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            let Ok(handshake) = Arc::clone(&places.handshakes).try_acquire_owned() else {
+            let Some(handshake) = places.handshake(address.ip()) else {
                 self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
@@ -123,12 +126,40 @@ impl Port {
 
 #[derive(Clone)]
 struct Places {
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Mutex<HashMap<IpAddr, usize>>>,
     strangers: Arc<Semaphore>,
     agents: Arc<Semaphore>,
 }
 
+/// A handshake's place.
+struct Handshake(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = all.entry(self.1) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
 impl Places {
+    fn handshake(&self, address: IpAddr) -> Option<Handshake> {
+        let mut all = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.values().sum::<usize>() >= HANDSHAKES {
+            return None;
+        }
+        let of_one = all.entry(address).or_default();
+        if *of_one >= HANDSHAKES_OF_ONE {
+            return None;
+        }
+        *of_one += 1;
+        Some(Handshake(Arc::clone(&self.handshakes), address))
+    }
+
     fn seat(&self, stream: TlsStream<TcpStream>, peer: Peer) -> Option<Connection> {
         let (places, end) = match peer.serial {
             Some(_) => (&self.agents, None),

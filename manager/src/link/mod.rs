@@ -28,10 +28,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-pub use self::authority::{Authority, AuthorityError};
+pub use self::authority::{Authority, AuthorityError, ServerCertificate};
 pub use self::listen::Counters;
 
-use self::authority::ServerCertificate;
 use self::listen::Port;
 use self::roster::Roster;
 use self::service::Service;

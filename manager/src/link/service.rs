@@ -67,10 +67,7 @@ impl link_server::Link for Service {
         self.certify(host, &csr).await
     }
 
-    async fn renew(
-        &self,
-        request: Request<RenewRequest>,
-    ) -> Result<Response<Certificate>, Status> {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Certificate>, Status> {
         let serial = self.serial(&request)?;
         let host = self.app.certificate_host(&serial).await.map_err(|error| self.admit(error))?;
         tracing::info!(%host, "a certificate is renewed");

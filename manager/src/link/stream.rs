@@ -5,8 +5,8 @@
 //! takes is not read any more, one that does not read is ended, one that is silent too.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -154,7 +154,11 @@ impl Stream {
     }
 
     /// Reads what the agent tells.
-    async fn listen(&self, mut incoming: Streaming<FromAgent>, events: mpsc::Sender<Events>) -> End {
+    async fn listen(
+        &self,
+        mut incoming: Streaming<FromAgent>,
+        events: mpsc::Sender<Events>,
+    ) -> End {
         let patience = self.service.heartbeat * MISSING + Duration::from_secs(5);
         loop {
             let message = match tokio::time::timeout(patience, incoming.message()).await {
@@ -185,8 +189,8 @@ impl Stream {
         use from_agent::Message;
         match message {
             Message::Heartbeat(json) => {
-                let heartbeat: Heartbeat = serde_json::from_slice(&json)
-                    .map_err(|_| End::Garbled("a heartbeat"))?;
+                let heartbeat: Heartbeat =
+                    serde_json::from_slice(&json).map_err(|_| End::Garbled("a heartbeat"))?;
                 Ok(self.service.app.heartbeat_store(self.admitted, heartbeat).await?)
             }
             Message::Task(told) => self.take_progress(told).await,
@@ -243,7 +247,8 @@ impl Stream {
             if let Err(error) = self.service.app.events_store(self.admitted.host, events).await {
                 return End::Store(error);
             }
-            if let Err(end) = self.send(from_manager::Message::Stored(EventsStored { last })).await {
+            if let Err(end) = self.send(from_manager::Message::Stored(EventsStored { last })).await
+            {
                 return end;
             }
         }
@@ -308,5 +313,8 @@ fn id(text: &str) -> Result<Uuid, End> {
 
 /// The connection broke, which is nobody's fault.
 fn is_hang_up(status: &Status) -> bool {
-    matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Unavailable)
+    matches!(
+        status.code(),
+        tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Unavailable
+    )
 }

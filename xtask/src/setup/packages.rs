@@ -169,6 +169,12 @@ pub(crate) const PACKAGES: &[Package] = &[
         "other people's rules, which the isolation must not change",
     ),
     Package::new(
+        "tinyproxy-bin",
+        Need::Test,
+        Proof::Program("tinyproxy"),
+        "the proxy between an agent and its manager",
+    ),
+    Package::new(
         "e2fsprogs",
         Need::Run,
         Proof::Program("mkfs.ext4"),
