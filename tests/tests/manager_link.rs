@@ -322,7 +322,7 @@ fn proxy() -> Option<Proxy> {
     let (config, log) = (folder.path().join("tinyproxy.conf"), folder.path().join("log"));
     let text = format!(
         "Port {}\nListen 127.0.0.1\nTimeout 600\nMaxClients 20\nLogFile \"{}\"\nLogLevel Connect\n\
-         BasicAuth agent pass:word\n",
+         BasicAuth agent password\n",
         free.port(),
         log.display()
     );
@@ -360,7 +360,7 @@ fn an_agent_goes_through_a_proxy_with_user_and_password() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("cannot connect") && !said.contains("wrong@"), "{said}");
-    let right = format!("http://agent:pass%3Aword@{}", proxy.address);
+    let right = format!("http://agent:pass%77ord@{}", proxy.address);
     manager.enroll(&agent, &["--proxy", &right]).expect("enrolled");
     detect(&agent, &scratch, "x");
     until(PATIENCE, || (manager.events(Some("malware")).ok()?.len() == 1).then_some(()))

@@ -4,6 +4,7 @@
 //! `link-manager FOLDER ADDRESS LIFE_S HEARTBEAT_S NAME…`; its first line tells where it listens.
 //! It ends when standard input does, or by a kill.
 
+use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,6 @@ use holdfast_manager::link::{Config, Counters, Link};
 use holdfast_manager::query::Expr;
 use holdfast_manager::store::Place;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use uuid::Uuid;
 
 const WHO: &str = "test";
@@ -48,26 +48,36 @@ async fn serve(config: Config, folder: PathBuf) -> Result<()> {
     let app = App::start(settings).await?;
     let link = Link::bind(config, app.clone()).await?;
     let counters = link.counters();
-    let mut out = tokio::io::stdout();
     let first = json!({
         "address": link.address(), "fingerprint": link.authority().fingerprint(),
     });
-    out.write_all(format!("{first}\n").as_bytes()).await?;
-    out.flush().await?;
+    say(&first)?;
     let served = tokio::spawn(link.run(std::future::pending()));
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(line) = lines.next_line().await? {
+    let (heard, mut lines) = tokio::sync::mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if heard.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(line) = lines.recv().await {
         let asked: Value = serde_json::from_str(&line)?;
         let answer = match answer(&app, &counters, &asked).await {
             Ok(answer) => answer,
             Err(error) => json!({ "error": format!("{error:#}") }),
         };
-        out.write_all(format!("{answer}\n").as_bytes()).await?;
-        out.flush().await?;
+        say(&answer)?;
     }
     served.abort();
     app.stop().await;
     Ok(())
+}
+
+fn say(what: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{what}")?;
+    Ok(out.flush()?)
 }
 
 async fn answer(app: &App, counters: &Counters, asked: &Value) -> Result<Value> {
