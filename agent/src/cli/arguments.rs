@@ -73,9 +73,11 @@ sudo holdfast release --without-agent   # no agent is running")]
     #[command(subcommand)]
     Isolation(Isolation),
     /// Enroll this host with a manager.
-    #[command(after_help = "Examples:\n  sudo holdfast enroll --manager https://manager.example:8442 \
+    #[command(
+        after_help = "Examples:\n  sudo holdfast enroll --manager https://manager.example:8442 \
 --token - --ca-fingerprint 4f2a…\n  sudo holdfast enroll --manager https://manager.example:8442 \
---token hf-… --ca-fingerprint 4f2a… --proxy http://user:password@proxy.example:3128")]
+--token hf-… --ca-fingerprint 4f2a… --proxy http://user:password@proxy.example:3128"
+    )]
     Enroll(Enroll),
 }
 

@@ -37,8 +37,8 @@ use crate::isolate::Isolation;
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
 use crate::prove::{Prover, Witness};
-use crate::report::Link;
 use crate::quarantine::{Vault, VaultError};
+use crate::report::Link;
 use crate::respond::{
     self, AllowList, AllowListError, DenyList, DenyListError, ModelNeeds, ModelResponder, Responder,
 };
