@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::world::{On, World, exec, model, run};
+use crate::world::{On, exec, model, run};
 
 const PASSWORD: &str = "correct horse battery";
 
