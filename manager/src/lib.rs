@@ -4,7 +4,10 @@
 //! same nouns stand in each. Nothing here trusts what a host says: it is stored, shown and counted
 //! as that host's words.
 
+pub mod api;
 pub mod app;
+pub mod backup;
+pub mod config;
 pub mod link;
 pub mod query;
 pub mod store;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::change::Change;
 use super::secret::hex;
-use super::{App, AppError, StoreError};
+use super::{App, AppError, StoreError, audit};
 use crate::store::tasks as store;
 
 const FOLDER: &str = "files";
@@ -140,15 +140,21 @@ impl App {
         Ok(answer)
     }
 
-    /// The file that a task delivered, open for reading, and its size.
+    /// The file that a task delivered, open for reading, and its size. Noted in the audit log.
     ///
     /// # Errors
     /// [`AppError`]
-    pub async fn task_file_open(&self, task: Uuid) -> Result<(File, u64), AppError> {
+    pub async fn task_file_open(&self, task: Uuid, actor: &str) -> Result<(File, u64), AppError> {
         let known = self.task_get(task).await?;
         if known.file_size.is_none() {
             return Err(AppError::NotFound("file of this task"));
         }
+        let mut tx = self.store().begin().await?;
+        let (action, target) = ("task.download", task.to_string());
+        let detail = serde_json::json!({ "host": known.host, "sha256": known.file_sha256 });
+        let head = audit::append(&mut tx, actor, action, &target, &detail).await?;
+        self.commit(tx, &[]).await?;
+        self.audit_remember(&head);
         let path = self.0.settings.data_dir.join(FOLDER).join(task.to_string());
         let open = tokio::task::spawn_blocking(move || {
             let file = File::open(path)?;

@@ -26,6 +26,7 @@ mod passwords;
 mod reconcile;
 mod retention;
 mod secret;
+mod sign_in;
 mod tasks;
 mod tokens;
 mod users;
@@ -40,9 +41,11 @@ pub use files::ChunkAnswer;
 pub use health::Reason;
 pub use hosts::{AdmitError, Admitted, EnrollError};
 pub use retention::{Keep, Retention};
+pub use sign_in::{SignIn, SignInError};
+pub(crate) use tasks::redacted;
 pub use tasks::{Filed, NewOrder, TaskOrder, TaskSignal};
 pub use tokens::NewToken;
-pub use users::{FirstAdmin, MIN_PASSWORD, Principal, Role, Scope, SignIn, SignInError, UserEdit};
+pub use users::{FirstAdmin, MIN_PASSWORD, Principal, Role, Scope, UserEdit};
 
 pub use crate::store::StoreError;
 
@@ -121,6 +124,27 @@ impl App {
     /// # Errors
     /// [`AppError`]
     pub async fn start(settings: Settings) -> Result<Self, AppError> {
+        let (app, waiting) = Self::make(settings).await?;
+        app.partitions_ahead().await?;
+        let mut running = JoinSet::new();
+        writer::spawn(&app, waiting, &mut running);
+        running.spawn(reconcile::run(app.clone()));
+        running.spawn(retention::run(app.clone()));
+        running.spawn(change::listen(app.clone()));
+        *app.0.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        Ok(app)
+    }
+
+    /// Opens the database for one command, beside a manager that may run: nothing is started, and
+    /// what agents send is refused.
+    ///
+    /// # Errors
+    /// [`AppError`]
+    pub async fn open(settings: Settings) -> Result<Self, AppError> {
+        Ok(Self::make(settings).await?.0)
+    }
+
+    async fn make(settings: Settings) -> Result<(Self, mpsc::Receiver<writer::Job>), AppError> {
         files::folders_make(&settings.data_dir)?;
         let store = Store::open(settings.place.clone()).await?;
         let (jobs, waiting) = mpsc::channel(writer::JOBS);
@@ -139,19 +163,17 @@ impl App {
             ending: watch::channel(false).0,
             running: Mutex::new(None),
         }));
-        app.partitions_ahead().await?;
-        let mut running = JoinSet::new();
-        writer::spawn(&app, waiting, &mut running);
-        running.spawn(reconcile::run(app.clone()));
-        running.spawn(retention::run(app.clone()));
-        running.spawn(change::listen(app.clone()));
-        *app.0.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
-        Ok(app)
+        Ok((app, waiting))
+    }
+
+    /// Tells everything that waits that the manager ends: live views close.
+    pub fn end(&self) {
+        self.0.ending.send_replace(true);
     }
 
     /// Ends what runs beside requests, after what was accepted is stored, and closes the database.
     pub async fn stop(&self) {
-        self.0.ending.send_replace(true);
+        self.end();
         let running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut running) = running {
             while running.join_next().await.is_some() {}

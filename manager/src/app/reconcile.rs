@@ -58,8 +58,10 @@ impl App {
             let mut changes = Vec::new();
             for host in &silent {
                 let seconds = now_ms.saturating_sub(host.seen_ms) / 1000;
-                let reason = Reason::new("silent", format!("no heartbeat for {seconds} s"));
-                changes.extend(health_change(&mut tx, host, &[reason], now_ms).await?);
+                // What was wrong when it was last heard of is not over.
+                let mut reasons = reasons_of(host)?;
+                reasons.push(Reason::new("silent", format!("no heartbeat for {seconds} s")));
+                changes.extend(health_change(&mut tx, host, &reasons, now_ms).await?);
             }
             self.commit(tx, &changes).await?;
         }
@@ -120,8 +122,7 @@ async fn health_change(
         now_ms,
     };
     hosts::health_update(tx, before, &health).await?;
-    let old: Vec<Reason> = serde_json::from_str(&before.reasons)
-        .map_err(|error| StoreError::corrupt("read a host's health", error))?;
+    let old = reasons_of(before)?;
     let old_names: BTreeSet<&str> = old.iter().map(|reason| reason.name.as_str()).collect();
     let new_names: BTreeSet<&str> = reasons.iter().map(|reason| reason.name.as_str()).collect();
     let mut changes = Vec::new();
@@ -139,6 +140,11 @@ async fn health_change(
         changes.push(Change::Host(before.id));
     }
     Ok(changes)
+}
+
+fn reasons_of(host: &Host) -> Result<Vec<Reason>, StoreError> {
+    serde_json::from_str(&host.reasons)
+        .map_err(|error| StoreError::corrupt("read a host's health", error))
 }
 
 /// An alert about a host itself.

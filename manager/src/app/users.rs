@@ -1,28 +1,14 @@
-//! Users, sign-ins and API tokens: who may do what.
-//!
-//! Invariant: a session of a user whose password must be changed can do nothing else. A token can
-//! do no more than its user, now.
+//! Users: who they are and what they may do.
 
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{App, AppError, audit, now_ms, secret};
-use crate::store::users::{self as store, Credential, User};
+use crate::store::users::{self as store, User};
 
-const SESSION: &str = "hfs_";
-const TOKEN: &str = "hft_";
-/// A sign-in ends after this long without use, and after this long at all, milliseconds.
-const IDLE_MS: i64 = 8 * 3_600_000;
-const LONGEST_MS: i64 = 7 * 86_400_000;
-/// Uses are noted this often.
-const NOTED_MS: i64 = 60_000;
-/// Wrong passwords before a user is locked; then for a minute, doubled each time, 15 at most.
-const FAILURES: i64 = 5;
-const LOCK_MS: i64 = 60_000;
-const LONGEST_LOCK_MS: i64 = 15 * 60_000;
 /// Bytes of a password.
 pub const MIN_PASSWORD: usize = 12;
-const MAX_PASSWORD: usize = 200;
+pub(super) const MAX_PASSWORD: usize = 200;
 
 /// What a user may do; each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,29 +85,6 @@ pub struct Principal {
     pub credential: Uuid,
     /// Only a new password is taken.
     pub must_change: bool,
-}
-
-/// A sign-in that worked.
-#[derive(Debug, Clone)]
-pub struct SignIn {
-    /// For the cookie, or as a bearer.
-    pub secret: String,
-    /// Who.
-    pub principal: Principal,
-}
-
-/// A sign-in that did not.
-#[derive(Debug, thiserror::Error)]
-pub enum SignInError {
-    /// Which of name and password is wrong, or whether the user is disabled, is not told.
-    #[error("the name or the password is wrong")]
-    Wrong,
-    /// Too many wrong passwords.
-    #[error("too many wrong passwords; try again in {0} s")]
-    Locked(i64),
-    /// The database did not do it.
-    #[error(transparent)]
-    App(#[from] AppError),
 }
 
 /// What an admin changes on a user; what is not named stays.
@@ -217,27 +180,27 @@ impl App {
     /// # Errors
     /// [`AppError`]; `Conflict` for the last admin.
     pub async fn user_edit(&self, id: Uuid, edit: UserEdit, actor: &str) -> Result<User, AppError> {
-        let user = self.store().user_get(id).await?;
-        let mut user = user.ok_or(AppError::NotFound("user"))?;
-        if let Some(password) = &edit.password {
-            password_check(&user.name, password)?;
-            user.password = self.password_hash(password).await?;
-            user.must_change = true;
-            user.failures = 0;
-            user.locked_until_ms = 0;
-        }
-        if let Some(role) = edit.role {
-            role.name().clone_into(&mut user.role);
-        }
-        user.disabled = edit.disabled.unwrap_or(user.disabled);
-        user.changed_ms = now_ms();
+        let user = self.store().user_get(id).await?.ok_or(AppError::NotFound("user"))?;
+        let password = match &edit.password {
+            None => None,
+            Some(password) => {
+                password_check(&user.name, password)?;
+                Some(self.password_hash(password).await?)
+            }
+        };
+        let now_ms = now_ms();
         let mut tx = self.store().begin().await?;
-        store::user_update(&mut tx, &user).await?;
+        store::users_lock(&mut tx).await?;
+        let role = edit.role.map(Role::name);
+        store::user_access(&mut tx, id, role, edit.disabled, now_ms).await?;
+        if let Some(password) = password {
+            store::user_password(&mut tx, id, &password, true, now_ms).await?;
+        }
         if store::admin_count(&mut tx).await? == 0 {
             return Err(AppError::Conflict("this is the last admin".to_owned()));
         }
         store::credentials_delete(&mut tx, id, "session", None).await?;
-        if user.disabled {
+        if edit.disabled == Some(true) {
             store::credentials_delete(&mut tx, id, "token", None).await?;
         }
         let detail = json!({
@@ -247,269 +210,29 @@ impl App {
         let head = audit::append(&mut tx, actor, "user.edit", &user.name, &detail).await?;
         self.commit(tx, &[]).await?;
         self.audit_remember(&head);
-        Ok(user)
+        self.store().user_get(id).await?.ok_or(AppError::NotFound("user"))
     }
 
-    /// Signs in.
+    /// A new one-time password for a user that lost its own, for whoever may run the manager's
+    /// command line.
     ///
     /// # Errors
-    /// [`SignInError`]
-    pub async fn sign_in(
-        &self,
-        name: &str,
-        password: &str,
-        from: &str,
-    ) -> Result<SignIn, SignInError> {
-        let store_error = |error| SignInError::App(AppError::Store(error));
-        let user = match name.len() <= 64 && password.len() <= MAX_PASSWORD {
-            true => self.store().user_find(name).await.map_err(store_error)?,
-            false => None,
+    /// [`AppError`]
+    pub async fn user_reset(&self, name: &str) -> Result<String, AppError> {
+        let user = self.store().user_find(name).await?.ok_or(AppError::NotFound("user"))?;
+        let password = secret::password()?;
+        let edit = UserEdit {
+            password: Some(password.clone()),
+            disabled: Some(false),
+            ..UserEdit::default()
         };
-        let now_ms = now_ms();
-        if let Some(user) = user.as_ref().filter(|user| user.locked_until_ms > now_ms) {
-            self.counters().sign_in_failures.add(1);
-            return Err(SignInError::Locked((user.locked_until_ms - now_ms) / 1000 + 1));
-        }
-        let hash = user.as_ref().filter(|user| !user.disabled).map(|user| user.password.as_str());
-        let right = self.password_verify(password, hash).await?;
-        match user {
-            Some(user) if right => Ok(self.session_begin(user, from, now_ms).await?),
-            user => {
-                self.counters().sign_in_failures.add(1);
-                if let Some(user) = user {
-                    self.failure_count(&user, from, now_ms).await?;
-                }
-                Err(SignInError::Wrong)
-            }
-        }
-    }
-
-    async fn failure_count(&self, user: &User, from: &str, now_ms: i64) -> Result<(), AppError> {
-        let mut tx = self.store().begin().await?;
-        let failures = store::user_failure(&mut tx, user.id).await?;
-        if failures >= FAILURES {
-            let doubled = u32::try_from((failures - FAILURES).min(10)).unwrap_or(10);
-            let lock = (LOCK_MS << doubled).min(LONGEST_LOCK_MS);
-            store::user_lock(&mut tx, user.id, now_ms.saturating_add(lock)).await?;
-        }
-        let detail = json!({ "from": from, "failures": failures });
-        let head =
-            audit::append(&mut tx, &user.name, "session.refuse", &user.name, &detail).await?;
-        self.commit(tx, &[]).await?;
-        self.audit_remember(&head);
-        Ok(())
-    }
-
-    async fn session_begin(
-        &self,
-        mut user: User,
-        from: &str,
-        now_ms: i64,
-    ) -> Result<SignIn, AppError> {
-        user.failures = 0;
-        user.locked_until_ms = 0;
-        let (credential, secret, hash) =
-            credential(SESSION, user.id, "", "", now_ms, now_ms + IDLE_MS)?;
-        let mut tx = self.store().begin().await?;
-        store::user_update(&mut tx, &user).await?;
-        store::credential_insert(&mut tx, &credential, hash).await?;
-        let detail = json!({ "from": from });
-        let head = audit::append(&mut tx, &user.name, "session.begin", &user.name, &detail).await?;
-        self.commit(tx, &[]).await?;
-        self.audit_remember(&head);
-        let principal = principal(&credential, &user)?;
-        Ok(SignIn { secret, principal })
-    }
-
-    /// Who has this secret; nobody when it does not stand.
-    ///
-    /// # Errors
-    /// [`AppError`]
-    pub async fn principal(&self, secret: &str) -> Result<Option<Principal>, AppError> {
-        let hash = secret::hash(SESSION, secret).or_else(|| secret::hash(TOKEN, secret));
-        let Some(hash) = hash else { return Ok(None) };
-        let Some((credential, user)) = self.store().credential_find(hash).await? else {
-            return Ok(None);
-        };
-        let now_ms = now_ms();
-        if user.disabled || credential.expires_ms <= now_ms {
-            return Ok(None);
-        }
-        if now_ms - credential.used_ms > NOTED_MS {
-            let expires_ms = if credential.kind == "session" {
-                (now_ms + IDLE_MS).min(credential.created_ms + LONGEST_MS)
-            } else {
-                credential.expires_ms
-            };
-            let mut tx = self.store().begin().await?;
-            store::credential_used(&mut tx, credential.id, now_ms, expires_ms).await?;
-            tx.commit().await?;
-        }
-        principal(&credential, &user).map(Some)
-    }
-
-    /// Signs out.
-    ///
-    /// # Errors
-    /// [`AppError`]
-    pub async fn sign_out(&self, who: &Principal) -> Result<(), AppError> {
-        let mut tx = self.store().begin().await?;
-        store::credential_delete(&mut tx, who.user, who.credential).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
-    /// Changes one's own password; ends all other sign-ins.
-    ///
-    /// # Errors
-    /// [`SignInError`], when the old one is wrong; [`AppError::Invalid`] for a bad new one.
-    pub async fn password_change(
-        &self,
-        who: &Principal,
-        old: &str,
-        new: &str,
-    ) -> Result<(), SignInError> {
-        let store_error = |error| SignInError::App(AppError::Store(error));
-        let user = self.store().user_get(who.user).await.map_err(store_error)?;
-        let mut user = user.ok_or(SignInError::Wrong)?;
-        let now_ms = now_ms();
-        if user.locked_until_ms > now_ms {
-            return Err(SignInError::Locked((user.locked_until_ms - now_ms) / 1000 + 1));
-        }
-        if old.len() > MAX_PASSWORD || !self.password_verify(old, Some(&user.password)).await? {
-            self.failure_count(&user, "password change", now_ms).await?;
-            return Err(SignInError::Wrong);
-        }
-        password_check(&user.name, new)?;
-        if old == new {
-            let message = "the new password is the old one".to_owned();
-            return Err(AppError::Invalid(message).into());
-        }
-        user.password = self.password_hash(new).await?;
-        user.must_change = false;
-        user.failures = 0;
-        user.changed_ms = now_ms;
-        let written = async {
-            let mut tx = self.store().begin().await?;
-            store::user_update(&mut tx, &user).await?;
-            let keep = Some(who.credential);
-            store::credentials_delete(&mut tx, user.id, "session", keep).await?;
-            let (action, name) = ("user.password", &user.name);
-            let head = audit::append(&mut tx, &who.actor, action, name, &json!({})).await?;
-            self.commit(tx, &[]).await?;
-            self.audit_remember(&head);
-            Ok(())
-        };
-        written.await.map_err(store_error)
-    }
-
-    /// Makes an API token of one's own. The secret is shown this once.
-    ///
-    /// # Errors
-    /// [`AppError`]
-    pub async fn api_token_create(
-        &self,
-        who: &Principal,
-        name: &str,
-        scopes: &[Scope],
-        valid_s: u64,
-    ) -> Result<(Credential, String), AppError> {
-        if name.is_empty() || name.len() > 100 || scopes.is_empty() {
-            let message = "name: 1 to 100 bytes; scopes: at least one".to_owned();
-            return Err(AppError::Invalid(message));
-        }
-        if valid_s == 0 || valid_s > 2 * 366 * 86_400 {
-            return Err(AppError::Invalid("valid_s: a second to two years".to_owned()));
-        }
-        let now_ms = now_ms();
-        let names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
-        let expires_ms = now_ms + i64::try_from(valid_s * 1000).unwrap_or(i64::MAX / 2);
-        let (credential, secret, hash) =
-            credential(TOKEN, who.user, name, &names.join(" "), now_ms, expires_ms)?;
-        let mut tx = self.store().begin().await?;
-        store::credential_insert(&mut tx, &credential, hash).await?;
-        let detail = json!({ "name": name, "scopes": names, "expires_ms": expires_ms });
-        let target = credential.id.to_string();
-        let head = audit::append(&mut tx, &who.actor, "api_token.create", &target, &detail).await?;
-        self.commit(tx, &[]).await?;
-        self.audit_remember(&head);
-        Ok((credential, secret))
-    }
-
-    /// One's own API tokens.
-    ///
-    /// # Errors
-    /// [`AppError`]
-    pub async fn api_token_list(&self, who: &Principal) -> Result<Vec<Credential>, AppError> {
-        Ok(self.store().credential_list(who.user).await?)
-    }
-
-    /// Ends an API token of one's own.
-    ///
-    /// # Errors
-    /// [`AppError`]
-    pub async fn api_token_delete(&self, who: &Principal, id: Uuid) -> Result<(), AppError> {
-        let mut tx = self.store().begin().await?;
-        if !store::credential_delete(&mut tx, who.user, id).await? {
-            return Err(AppError::NotFound("API token"));
-        }
-        let target = id.to_string();
-        let head =
-            audit::append(&mut tx, &who.actor, "api_token.delete", &target, &json!({})).await?;
-        self.commit(tx, &[]).await?;
-        self.audit_remember(&head);
-        Ok(())
+        self.user_edit(user.id, edit, "local").await?;
+        Ok(password)
     }
 }
 
-fn credential(
-    prefix: &str,
-    account: Uuid,
-    name: &str,
-    scopes: &str,
-    now_ms: i64,
-    expires_ms: i64,
-) -> Result<(Credential, String, Vec<u8>), AppError> {
-    let secret = secret::new(prefix)?;
-    let hash = secret::hash(prefix, &secret).unwrap_or_default();
-    let credential = Credential {
-        id: Uuid::now_v7(),
-        kind: if prefix == SESSION { "session" } else { "token" }.to_owned(),
-        account,
-        name: name.to_owned(),
-        scopes: scopes.to_owned(),
-        created_ms: now_ms,
-        used_ms: now_ms,
-        expires_ms,
-    };
-    Ok((credential, secret, hash))
-}
-
-fn principal(credential: &Credential, user: &User) -> Result<Principal, AppError> {
-    let corrupt = |what: &str| {
-        AppError::Store(super::StoreError::corrupt("read a user", format!("a role {what}")))
-    };
-    let token = credential.kind == "token";
-    let scopes = token.then(|| {
-        let named = |scope: &Scope| credential.scopes.split(' ').any(|name| name == scope.name());
-        Scope::ALL.into_iter().filter(named).collect()
-    });
-    Ok(Principal {
-        user: user.id,
-        name: user.name.clone(),
-        actor: if token {
-            format!("{} (token {})", user.name, credential.name)
-        } else {
-            user.name.clone()
-        },
-        role: Role::of_name(&user.role).ok_or_else(|| corrupt(&user.role))?,
-        scopes,
-        credential: credential.id,
-        must_change: user.must_change,
-    })
-}
-
-fn password_check(name: &str, password: &str) -> Result<(), AppError> {
+/// Whether a password may be one.
+pub(super) fn password_check(name: &str, password: &str) -> Result<(), AppError> {
     if password.len() < MIN_PASSWORD || password.len() > MAX_PASSWORD {
         let message = format!("password: {MIN_PASSWORD} to {MAX_PASSWORD} bytes");
         return Err(AppError::Invalid(message));

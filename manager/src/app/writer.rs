@@ -5,8 +5,10 @@
 //! and so does its stream. SQLite has one writer, PostgreSQL a few.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -144,7 +146,11 @@ async fn batch_write(app: &App, batch: Vec<Job>) {
 async fn all_write(app: &App, writes: &[&Write]) -> Result<(), StoreError> {
     let mut attempt = 1;
     loop {
-        match once_write(app, writes).await {
+        // A bug that one host's bytes wake must not end the writer for all.
+        let written = AssertUnwindSafe(once_write(app, writes)).catch_unwind().await;
+        let operation = "write what agents sent";
+        let panicked = |_| Err(StoreError::Failed { operation, message: "it panicked".to_owned() });
+        match written.unwrap_or_else(panicked) {
             Ok(done) => {
                 count(app, &done);
                 return Ok(());
@@ -188,21 +194,36 @@ async fn once_write(app: &App, writes: &[&Write]) -> Result<Done, StoreError> {
         }
     }
     events_write(app, &mut tx, &events, &raises, now_ms, &mut done).await?;
-    for write in writes {
-        if let Write::Heartbeat { admitted, json, reasons } = write {
-            let beat = reconcile::heartbeat(&mut tx, admitted, json, reasons, now_ms).await?;
-            match beat {
-                Some(changes) => {
-                    done.heartbeats += 1;
-                    done.changes.extend(changes);
-                }
-                None => done.stale += 1,
-            }
-        }
-    }
+    heartbeats_write(&mut tx, writes, now_ms, &mut done).await?;
     let changes: Vec<Change> = done.changes.iter().copied().collect();
     app.commit(tx, &changes).await?;
     Ok(done)
+}
+
+async fn heartbeats_write(
+    tx: &mut Tx,
+    writes: &[&Write],
+    now_ms: i64,
+    done: &mut Done,
+) -> Result<(), StoreError> {
+    let mut beats: Vec<(Admitted, &str, &[Reason])> = Vec::new();
+    for write in writes {
+        if let Write::Heartbeat { admitted, json, reasons } = write {
+            beats.push((*admitted, json, reasons));
+        }
+    }
+    // In one order everywhere, as above.
+    beats.sort_by_key(|(admitted, ..)| admitted.host);
+    for (admitted, json, reasons) in beats {
+        match reconcile::heartbeat(tx, &admitted, json, reasons, now_ms).await? {
+            Some(changes) => {
+                done.heartbeats += 1;
+                done.changes.extend(changes);
+            }
+            None => done.stale += 1,
+        }
+    }
+    Ok(())
 }
 
 async fn events_write(

@@ -261,9 +261,10 @@ pub struct AlertFilter {
     pub kind: String,
     /// On this host.
     pub host: Option<Uuid>,
-    /// Whose last detection was at or after this, milliseconds since the epoch.
+    /// That last changed at or after this, milliseconds since the epoch, by the manager's clock:
+    /// a host's could hide them.
     pub from_ms: i64,
-    /// Whose last detection was before this.
+    /// That last changed before this.
     pub until_ms: i64,
     /// Only those before this number.
     pub before: Option<i64>,
@@ -281,7 +282,7 @@ impl Store {
     /// [`StoreError`]
     pub async fn alert_list(&self, filter: &AlertFilter) -> Result<Vec<Alert>, StoreError> {
         let sql = format!(
-            "{SELECT} WHERE a.number < $1 AND a.last_ms >= $2 AND a.last_ms < $3 \
+            "{SELECT} WHERE a.number < $1 AND a.updated_ms >= $2 AND a.updated_ms < $3 \
              AND (CAST($4 AS TEXT) = '' OR a.state = $4) \
              AND (CAST($5 AS TEXT) = '' OR a.kind = $5) \
              AND (CAST($6 AS BIGINT) = 0 OR h.id = $7) ORDER BY a.number DESC LIMIT $8"

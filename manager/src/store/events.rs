@@ -15,8 +15,8 @@ use super::{Backend, StoreError, Tx, clean, column, failed, id_value, placeholde
 
 /// Bits of a number below the time.
 const LOW: u32 = 19;
-/// The last time that has a number (in the year 2527).
-const LAST_MS: i64 = (1 << 44) - 1;
+/// The last time that has a number (in the year 2248); the next number never overflows.
+const LAST_MS: i64 = (1 << 43) - 1;
 /// Rows of one statement.
 const ROWS: usize = 256;
 
@@ -48,10 +48,11 @@ pub struct Placed {
     pub new: bool,
 }
 
-/// The lowest number of a time, and the lowest of another.
+/// The lowest number of a time, and the lowest of another, or above all.
 #[must_use]
 pub fn numbers(from_ms: i64, until_ms: i64) -> (i64, i64) {
-    (from_ms.clamp(0, LAST_MS) << LOW, until_ms.clamp(0, LAST_MS) << LOW)
+    let until = if until_ms > LAST_MS { i64::MAX } else { until_ms.max(0) << LOW };
+    (from_ms.clamp(0, LAST_MS) << LOW, until)
 }
 
 /// The time in a number.

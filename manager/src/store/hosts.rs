@@ -271,7 +271,10 @@ pub async fn heartbeat_update(
     heartbeat: &str,
     now_ms: i64,
 ) -> Result<Option<Host>, StoreError> {
-    let row = sqlx::query(sql("FROM hosts h WHERE h.session = $1 AND h.revoked_ms IS NULL"))
+    let lock = if tx.backend() == Backend::Postgres { "FOR UPDATE OF h" } else { "" };
+    let statement =
+        sql(&format!("FROM hosts h WHERE h.session = $1 AND h.revoked_ms IS NULL {lock}"));
+    let row = sqlx::query(statement)
         .bind(id_value(session))
         .fetch_optional(tx.conn())
         .await

@@ -237,7 +237,11 @@ async fn prepare(connection: &mut AnyConnection, backend: Backend) -> Result<(),
              PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; \
              PRAGMA journal_size_limit = 67108864;"
         }
-        Backend::Postgres => "SET timezone = 'UTC'; SET lock_timeout = '15s';",
+        // What is searched for decides the plan.
+        Backend::Postgres => {
+            "SET timezone = 'UTC'; SET lock_timeout = '15s'; \
+             SET plan_cache_mode = force_custom_plan;"
+        }
     };
     sqlx::raw_sql(settings).execute(connection).await?;
     Ok(())

@@ -173,7 +173,7 @@ pub async fn partitions_drop(tx: &mut Tx, before_day: i64) -> Result<usize, Stor
             continue;
         }
         let used = sqlx::query(AssertSqlSafe(format!(
-            "SELECT COUNT(*) AS n FROM (SELECT 1 FROM events_{day} LIMIT 1) some"
+            "SELECT COUNT(*) AS n FROM (SELECT 1 FROM events_{day} LIMIT 1) one_row"
         )))
         .fetch_one(tx.conn())
         .await

@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
-use super::{Store, StoreError, Tx, clean, column, failed, id_column, id_value};
+use super::{Backend, Store, StoreError, Tx, clean, column, failed, id_column, id_value};
 
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,23 +77,63 @@ pub async fn user_insert(tx: &mut Tx, user: &User) -> Result<bool, StoreError> {
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes what a user has become: everything but its id and name.
+/// A right password: what wrong ones left is forgotten.
 ///
 /// # Errors
 /// [`StoreError`]
-pub async fn user_update(tx: &mut Tx, user: &User) -> Result<(), StoreError> {
+pub async fn user_signed_in(tx: &mut Tx, id: Uuid) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET failures = 0, locked_until_ms = 0 WHERE id = $1")
+        .bind(id_value(id))
+        .execute(tx.conn())
+        .await
+        .map_err(failed("note a sign-in"))?;
+    Ok(())
+}
+
+/// A new password; what wrong ones left is forgotten.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn user_password(
+    tx: &mut Tx,
+    id: Uuid,
+    password: &str,
+    must_change: bool,
+    now_ms: i64,
+) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE users SET role = $1, password = $2, must_change = $3, failures = $4, \
-         locked_until_ms = $5, disabled = $6, changed_ms = $7 WHERE id = $8",
+        "UPDATE users SET password = $1, must_change = $2, changed_ms = $3, failures = 0, \
+         locked_until_ms = 0 WHERE id = $4",
     )
-    .bind(user.role.clone())
-    .bind(user.password.clone())
-    .bind(i64::from(user.must_change))
-    .bind(user.failures)
-    .bind(user.locked_until_ms)
-    .bind(i64::from(user.disabled))
-    .bind(user.changed_ms)
-    .bind(id_value(user.id))
+    .bind(password.to_owned())
+    .bind(i64::from(must_change))
+    .bind(now_ms)
+    .bind(id_value(id))
+    .execute(tx.conn())
+    .await
+    .map_err(failed("change a password"))?;
+    Ok(())
+}
+
+/// A new role, or whether a user can sign in; what is not named stays.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn user_access(
+    tx: &mut Tx,
+    id: Uuid,
+    role: Option<&str>,
+    disabled: Option<bool>,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE users SET role = COALESCE($1, role), disabled = COALESCE($2, disabled), \
+         changed_ms = $3 WHERE id = $4",
+    )
+    .bind(role.map(str::to_owned))
+    .bind(disabled.map(i64::from))
+    .bind(now_ms)
+    .bind(id_value(id))
     .execute(tx.conn())
     .await
     .map_err(failed("change a user"))?;
@@ -125,6 +165,21 @@ pub async fn user_lock(tx: &mut Tx, id: Uuid, until_ms: i64) -> Result<(), Store
         .execute(tx.conn())
         .await
         .map_err(failed("lock a user"))?;
+    Ok(())
+}
+
+/// Changes of users wait for each other from here to the end of the transaction, so that two at
+/// once do not take the last admin.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn users_lock(tx: &mut Tx) -> Result<(), StoreError> {
+    if tx.backend() == Backend::Postgres {
+        sqlx::query("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")
+            .execute(tx.conn())
+            .await
+            .map_err(failed("lock the users"))?;
+    }
     Ok(())
 }
 

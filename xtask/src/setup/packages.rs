@@ -175,6 +175,19 @@ pub(crate) const PACKAGES: &[Package] = &[
         "the proxy between an agent and its manager",
     ),
     Package::new(
+        "postgresql",
+        Need::Test,
+        // The server's own programs are on no path.
+        Proof::Entry("/usr/lib/postgresql", "1"),
+        "a PostgreSQL of the manager's tests, in a folder of its own",
+    ),
+    Package::new(
+        "util-linux",
+        Need::Test,
+        Proof::Program("setpriv"),
+        "runs that server as another user, and ends it with the tests",
+    ),
+    Package::new(
         "e2fsprogs",
         Need::Run,
         Proof::Program("mkfs.ext4"),

@@ -1,0 +1,132 @@
+//! Hosts.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::Api;
+use super::access::Caller;
+use super::extract::{Body, Id, Page, PageParams, Params};
+use super::problem::Problem;
+use crate::app::AppError;
+use crate::store::hosts::Host;
+
+/// A host.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HostView {
+    id: Uuid,
+    /// As the host says.
+    name: String,
+    /// Its token's.
+    group: String,
+    /// What the host says of itself.
+    #[schema(value_type = Object)]
+    facts: Value,
+    /// new, green or red.
+    health: String,
+    /// Why it is red: a list of name and evidence.
+    #[schema(value_type = Vec<Object>)]
+    reasons: Value,
+    /// Since when its health stands so.
+    health_ms: i64,
+    /// It has a stream.
+    connected: bool,
+    /// Its last sign of life.
+    seen_ms: i64,
+    enrolled_ms: i64,
+    revoked_ms: Option<i64>,
+    /// When a copy of it last showed.
+    cloned_ms: Option<i64>,
+    /// What it sent and was no event.
+    events_refused: i64,
+    /// Its last heartbeat; with one host only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    heartbeat: Option<Value>,
+}
+
+impl HostView {
+    fn of(host: Host, whole: bool) -> Self {
+        let json = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+        Self {
+            id: host.id,
+            name: host.name,
+            group: host.group,
+            facts: json(&host.facts),
+            health: host.health,
+            reasons: json(&host.reasons),
+            health_ms: host.health_ms,
+            connected: host.session.is_some(),
+            seen_ms: host.seen_ms,
+            enrolled_ms: host.enrolled_ms,
+            revoked_ms: host.revoked_ms,
+            cloned_ms: host.cloned_ms,
+            events_refused: host.events_refused,
+            heartbeat: host.heartbeat.filter(|_| whole).map(|text| json(&text)),
+        }
+    }
+}
+
+/// Which hosts.
+#[derive(Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(super) struct HostParams {
+    /// new, green or red.
+    health: Option<String>,
+}
+
+/// Why.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeBody {
+    /// For the audit log.
+    reason: String,
+}
+
+/// Hosts in the order of their enrollment.
+#[utoipa::path(get, path = "/api/v1/hosts", tag = "hosts", params(HostParams, PageParams),
+    responses((status = 200, body = Page<HostView>), (status = 400, body = Problem)))]
+pub(super) async fn host_list(
+    State(api): State<Arc<Api>>,
+    Params(params): Params<HostParams>,
+    Params(page): Params<PageParams>,
+) -> Result<Json<Page<HostView>>, Problem> {
+    let health = params.health.as_deref();
+    if health.is_some_and(|health| !["new", "green", "red"].contains(&health)) {
+        return Err(AppError::Invalid("health: new, green or red".to_owned()).into());
+    }
+    let limit = page.limit()?;
+    let hosts = api.app.host_list(page.cursor()?, health, limit + 1).await?;
+    Ok(Json(Page::of(hosts, limit, |host| host.number, |host| HostView::of(host, false))))
+}
+
+/// A host with its last heartbeat.
+#[utoipa::path(get, path = "/api/v1/hosts/{id}", tag = "hosts", params(("id" = Uuid, Path)),
+    responses((status = 200, body = HostView), (status = 404, body = Problem)))]
+pub(super) async fn host_get(
+    State(api): State<Arc<Api>>,
+    Id(id): Id<Uuid>,
+) -> Result<Json<HostView>, Problem> {
+    Ok(Json(HostView::of(api.app.host_get(id).await?, true)))
+}
+
+/// Take a host and its certificates back.
+#[utoipa::path(post, path = "/api/v1/hosts/{id}/revoke", tag = "hosts",
+    params(("id" = Uuid, Path)), request_body = RevokeBody,
+    responses((status = 204), (status = 404, body = Problem)))]
+pub(super) async fn host_revoke(
+    State(api): State<Arc<Api>>,
+    Caller(who): Caller,
+    Id(id): Id<Uuid>,
+    Body(body): Body<RevokeBody>,
+) -> Result<StatusCode, Problem> {
+    api.app.host_revoke(id, &who.actor, &body.reason).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,288 @@
+//! The config file: TOML in, a checked [`Config`] out.
+//!
+//! Invariant: a `Config` that exists is valid. Unknown keys are refused, every error names the
+//! file and the place. Reads the file and nothing else.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::api::serve::{Identity, Place as ApiPlace};
+use crate::app::{Keep, Retention, Settings};
+use crate::store::Place;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder for the database, delivered files, the authority; for the manager's user alone.
+    pub data_dir: PathBuf,
+    /// The database.
+    #[serde(default)]
+    pub database: Database,
+    /// The HTTP interface.
+    pub api: Api,
+    /// The agents.
+    #[serde(default)]
+    pub link: Link,
+    /// What is kept how long.
+    #[serde(default)]
+    pub retention: Keeping,
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// `postgres://…`; without it SQLite in the data folder.
+    pub url: Option<String>,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Api {
+    /// Address and port.
+    pub listen: Option<SocketAddr>,
+    /// PEM file of the certificate chain; without it one of the manager's own authority.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
+    /// No encryption; loopback only.
+    #[serde(default)]
+    pub plain: bool,
+    /// A Unix socket, in place of `listen`.
+    pub socket: Option<PathBuf>,
+}
+
+/// `[link]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Link {
+    /// Address and port for agents.
+    pub listen: SocketAddr,
+    /// Names and addresses that agents and browsers know this manager by; they stand in the
+    /// certificates that its authority makes for itself.
+    pub names: Vec<String>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8442)),
+            names: vec!["localhost".to_owned()],
+        }
+    }
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keeping {
+    /// Days that events are kept.
+    pub days: u32,
+    /// MiB of events of one kind, at most; 0: no limit.
+    pub mib: u64,
+    /// Days that delivered files are kept.
+    pub file_days: u32,
+    /// MiB of delivered files.
+    pub file_mib: u64,
+    /// By kind, what differs.
+    pub kinds: BTreeMap<String, Kind>,
+}
+
+/// `[retention.kinds.NAME]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kind {
+    /// Days.
+    pub days: u32,
+    /// MiB; 0: no limit.
+    #[serde(default)]
+    pub mib: u64,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { days: 365, mib: 0, file_days: 30, file_mib: 10_240, kinds: BTreeMap::new() }
+    }
+}
+
+/// Kinds that come in masses, and what is kept of them unless the config says otherwise.
+const MASSES: [&str; 5] = ["exec", "packet_socket", "activity", "network", "file"];
+const MASS: Kind = Kind { days: 14, mib: 10_240 };
+
+/// Why a config was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read config {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not what it should be; the message of the parser names line and column.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a config file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the file and the place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|message| ConfigError::Parse { path: path.to_owned(), message })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let api = &self.api;
+        let paths = [
+            ("data_dir", Some(&self.data_dir)),
+            ("api.certificate", api.certificate.as_ref()),
+            ("api.key", api.key.as_ref()),
+            ("api.socket", api.socket.as_ref()),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                return Err(format!("{key}: {} is not an absolute path", path.display()));
+            }
+        }
+        let schemes = ["postgres://", "postgresql://"];
+        let known = |url: &String| schemes.iter().any(|scheme| url.starts_with(scheme));
+        if !self.database.url.as_ref().is_none_or(known) {
+            return Err("database.url: postgres://…, or leave it out".to_owned());
+        }
+        if api.listen.is_some() == api.socket.is_some() {
+            return Err("api: either listen or socket".to_owned());
+        }
+        if api.certificate.is_some() != api.key.is_some() {
+            return Err("api: certificate and key go together".to_owned());
+        }
+        if api.plain && (api.certificate.is_some() || api.socket.is_some()) {
+            return Err("api.plain: without certificate and socket".to_owned());
+        }
+        if api.plain && api.listen.is_some_and(|address| !address.ip().is_loopback()) {
+            return Err("api.plain: on a loopback address only".to_owned());
+        }
+        let days = [self.retention.days, self.retention.file_days];
+        let kinds = self.retention.kinds.values().map(|kind| kind.days);
+        if days.into_iter().chain(kinds).any(|days| days == 0 || days > 36_500) {
+            return Err("retention: 1 to 36500 days".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Where the HTTP interface listens; nothing when the certificate is to be made by the
+    /// manager's own authority.
+    #[must_use]
+    pub fn api_place(&self) -> Option<ApiPlace> {
+        let api = &self.api;
+        if let Some(path) = &api.socket {
+            return Some(ApiPlace::Socket(path.clone()));
+        }
+        let address = api.listen?;
+        if api.plain {
+            return Some(ApiPlace::Plain(address));
+        }
+        let (certificate, key) = (api.certificate.clone()?, api.key.clone()?);
+        Some(ApiPlace::Tls { address, identity: Identity::Files { certificate, key } })
+    }
+
+    /// Where the database is.
+    #[must_use]
+    pub fn database_place(&self) -> Place {
+        match &self.database.url {
+            Some(url) => Place::Server(url.clone()),
+            None => Place::File(self.data_dir.join("manager.db")),
+        }
+    }
+
+    /// What an `App` is made of.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let keep = |days, mib: u64| Keep { days, bytes: mib.saturating_mul(1 << 20) };
+        let retention = &self.retention;
+        let masses = MASSES.iter().map(|name| ((*name).to_owned(), MASS));
+        let named = retention.kinds.iter().map(|(name, kind)| (name.clone(), *kind));
+        let kinds = masses.chain(named).map(|(name, kind)| (name, keep(kind.days, kind.mib)));
+        Settings {
+            place: self.database_place(),
+            data_dir: self.data_dir.clone(),
+            retention: Retention {
+                default: keep(retention.days, retention.mib),
+                kinds: kinds.collect(),
+                file_days: retention.file_days,
+            },
+            max_files: retention.file_mib.saturating_mul(1 << 20),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "data_dir = \"/var/lib/holdfast-manager\"\n[api]\n\
+                            listen = \"127.0.0.1:8443\"\n";
+
+    #[test]
+    fn the_smallest_config_is_taken_with_defaults() {
+        let config = Config::parse(SMALLEST).expect("smallest config");
+        let file = PathBuf::from("/var/lib/holdfast-manager/manager.db");
+        assert_eq!(config.database_place(), Place::File(file));
+        assert!(config.api_place().is_none());
+        assert_eq!(config.settings().retention.kinds["exec"].days, 14);
+        assert_eq!(config.link.listen.port(), 8442);
+        let text = format!("{SMALLEST}[retention]\nkinds.exec = {{ days = 2 }}\n");
+        let kinds = Config::parse(&text).expect("kinds").settings().retention.kinds;
+        assert_eq!((kinds["exec"].days, kinds["network"].days), (2, 14));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line() {
+        let error = Config::parse(&format!("{SMALLEST}lisen = 1\n")).expect_err("typo");
+        assert!(error.contains("line 4") && error.contains("lisen"), "{error}");
+    }
+
+    #[test]
+    fn plain_http_needs_loopback_and_says_so() {
+        let config = Config::parse(&format!("{SMALLEST}plain = true\n")).expect("plain");
+        assert!(matches!(config.api_place(), Some(ApiPlace::Plain(_))));
+        let open = SMALLEST.replace("127.0.0.1", "0.0.0.0");
+        let error = Config::parse(&format!("{open}plain = true\n")).expect_err("open");
+        assert!(error.contains("loopback"), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for (more, part) in [
+            ("key = \"/k\"\n", "go together"),
+            ("socket = \"/run/x\"\n", "either listen or socket"),
+            ("key = \"k\"\ncertificate = \"/c\"\n", "absolute"),
+            ("[database]\nurl = \"mysql://x\"\n", "postgres://"),
+            ("[retention]\ndays = 0\n", "1 to 36500"),
+        ] {
+            let error = Config::parse(&format!("{SMALLEST}{more}")).expect_err(more);
+            assert!(error.contains(part), "{more}: {error}");
+        }
+    }
+}
