@@ -336,11 +336,11 @@ impl<'a> Subject<'a> {
     }
 
     /// Address and port of who began, and of the other side.
-    fn network_ends(&self) -> Option<((&str, u16), (&str, u16))> {
+    fn network_ends(&self) -> Option<[(&str, u16); 2]> {
         let event = self.network()?;
         let local = (event.local_address.as_str(), event.local_port);
         let remote = (event.remote_address.as_str(), event.remote_port);
-        Some(if event.action == "accept" { (remote, local) } else { (local, remote) })
+        Some(if event.action == "accept" { [remote, local] } else { [local, remote] })
     }
 }
 
@@ -398,18 +398,18 @@ fn network_fact(field: &str) -> Option<Fact> {
     Some(match field {
         "Action" => Fact::Of(|subject| text(&subject.network()?.action)),
         "Protocol" => Fact::Of(|subject| text(&subject.network()?.protocol)),
-        "SourceIp" => Fact::Of(|subject| text(subject.network_ends()?.0.0)),
-        "SourcePort" => Fact::Of(|subject| number(subject.network_ends()?.0.1)),
-        "DestinationIp" => Fact::Of(|subject| text(subject.network_ends()?.1.0)),
-        "DestinationPort" => Fact::Of(|subject| number(subject.network_ends()?.1.1)),
+        "SourceIp" => Fact::Of(|subject| text(subject.network_ends()?[0].0)),
+        "SourcePort" => Fact::Of(|subject| number(subject.network_ends()?[0].1)),
+        "DestinationIp" => Fact::Of(|subject| text(subject.network_ends()?[1].0)),
+        "DestinationPort" => Fact::Of(|subject| number(subject.network_ends()?[1].1)),
         "DestinationIsIpv6" => Fact::Of(|subject| {
-            let (_, to) = subject.network_ends()?;
+            let [_, to] = subject.network_ends()?;
             truth(to.0.contains(':'))
         }),
         "Initiated" => Fact::Of(|subject| truth(subject.network()?.action != "accept")),
         "DestinationHostname" => Fact::Of(|subject| {
             let named = text(&subject.network()?.dns_name);
-            named.or_else(|| owned(subject.names.of(subject.network_ends()?.1.0)?))
+            named.or_else(|| owned(subject.names.of(subject.network_ends()?[1].0)?))
         }),
         "QueryName" | "query" => Fact::Of(|subject| text(&subject.network()?.dns_name)),
         "record_type" => Fact::Of(|subject| text(&subject.network()?.dns_type)),
