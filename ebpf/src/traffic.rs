@@ -20,6 +20,7 @@ const UDP: u16 = 17;
 const DNS: u16 = 53;
 const TCP_ESTABLISHED: u32 = 1;
 const TCP_SYN_RECV: u32 = 3;
+const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 /// `sizeof(struct dns_header)`, RFC 1035.
 const DNS_HEADER: u32 = 12;
@@ -173,7 +174,8 @@ pub fn traffic_state(context: RawTracePointContext) -> i32 {
         let record = of_sock(sock, head);
         let _ = LISTENERS.insert(place(&record, record.local), head, 0);
         send_traffic(Kind::Listen, &record);
-    } else if old == TCP_LISTEN {
+    } else if old == TCP_LISTEN && new == TCP_CLOSE {
+        // A new connection comes by as a copy of its listener that leaves this state, too.
         let record = of_sock(sock, Head::default());
         let _ = LISTENERS.remove(place(&record, record.local));
     } else if old == TCP_SYN_RECV && new == TCP_ESTABLISHED {

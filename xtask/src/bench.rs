@@ -32,6 +32,9 @@ struct Measure {
     /// How often everything is measured; the medians count.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
+    /// Only this part of `sensor`: idle, storm, account, sniff or isolation.
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// One bench, to its end.
@@ -47,6 +50,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     }
     if let Some(rounds) = measure.rounds {
         bench.arg("--rounds").arg(rounds.to_string());
+    }
+    if let Some(part) = &measure.only {
+        bench.arg("--only").arg(part);
     }
     shell::run(&mut bench)
 }

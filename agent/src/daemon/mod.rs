@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use holdfast_common::abi::Kind;
 use holdfast_common::event::{AgentStarted, EventBody, ProtectionGap};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -136,6 +137,8 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
     start_prover(&agent);
     link::start(&agent);
     start_guard(&agent, config_path);
+    // Reading the kernel's types and the rules took much that is not needed again.
+    crate::sys::memory::give_back();
     runtime.block_on(watch::until_told_to_stop(&agent, state, signals));
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // First of all, so that nobody waits for what follows.
@@ -218,9 +221,12 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
             table: Arc::clone(&table),
             hashes,
             own_files: sink::own_files(&config.state_dir),
-            sink: sinks.sink(),
+            sink: sink::telling_of_mounts(&on_access, sinks.sink()),
         })
     });
+    on_access.expect_mounts(sensor.as_ref().is_some_and(|sensor| {
+        [Kind::Mount, Kind::Namespaces, Kind::Fork].iter().all(|kind| sensor.sees(*kind))
+    }));
     Ok(Agent {
         config,
         host,

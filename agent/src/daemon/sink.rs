@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use holdfast_common::event::{EventBody, FileEvent};
+use holdfast_common::event::{Activity, EventBody, FileEvent};
 use holdfast_common::process::{ProcessInfo, ProcessKey, printable};
 use uuid::Uuid;
 
@@ -82,6 +82,37 @@ impl Sinks {
             }
         }
     }
+}
+
+/// Tells on-access protection of mounts that its own namespace may not see.
+pub(super) fn telling_of_mounts(on_access: &Arc<OnAccess>, sink: sensor::Sink) -> sensor::Sink {
+    let on_access = Arc::clone(on_access);
+    let is_mnt = |namespaces: &[String]| namespaces.iter().any(|name| name == "mnt");
+    Box::new(move |body| {
+        if let EventBody::Activity(event) = &body {
+            match &event.activity {
+                Activity::Mount { .. } => on_access.mounted(),
+                Activity::Fork { namespaces, .. } if is_mnt(namespaces) => on_access.mounted(),
+                // Without names where the kernel did not tell them.
+                Activity::Namespaces { namespaces, .. }
+                    if namespaces.is_empty() || is_mnt(namespaces) =>
+                {
+                    on_access.mounted();
+                }
+                Activity::Fork { .. }
+                | Activity::Namespaces { .. }
+                | Activity::Exit { .. }
+                | Activity::Credentials { .. }
+                | Activity::Ptrace { .. }
+                | Activity::MemoryWrite { .. }
+                | Activity::Signal { .. }
+                | Activity::ModuleLoad { .. }
+                | Activity::BpfLoad { .. }
+                | Activity::Memfd { .. } => {}
+            }
+        }
+        sink(body);
+    })
 }
 
 /// Content that a response denies becomes a rule, and all older verdicts are dropped.

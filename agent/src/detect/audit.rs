@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use holdfast_common::event::{Activity, EventBody};
 use rsigma_eval::event::EventValue;
 
-use super::view::{Subject, number, text};
+use super::view::{Fact, Source, Subject, number, owned, text};
 
 /// All arguments with one space between them: no field of auditd's, for keywords alone.
 pub(super) const LINE: &str = "line";
@@ -85,37 +85,39 @@ pub(super) fn argument_number(field: &str) -> Option<usize> {
     field.strip_prefix('a')?.parse().ok()
 }
 
-pub(super) fn execve_field<'a>(subject: &'a Subject<'a>, field: &str) -> Option<EventValue<'a>> {
-    match field {
-        "type" => fixed("EXECVE"),
-        LINE => text(subject.line()),
-        "argc" => number(i64::try_from(subject.process.args.len()).unwrap_or(i64::MAX)),
-        argument => {
-            let argument = subject.process.args.get(argument_number(argument)?)?;
-            Some(EventValue::Str(Cow::Borrowed(argument)))
-        }
-    }
+pub(super) fn argument<'a>(subject: &'a Subject<'a>, number: usize) -> Option<EventValue<'a>> {
+    Some(EventValue::Str(Cow::Borrowed(subject.process.args.get(number)?)))
 }
 
-pub(super) fn syscall_field<'a>(subject: &'a Subject<'a>, field: &str) -> Option<EventValue<'a>> {
-    let process = subject.process;
-    match field {
-        "type" => fixed("SYSCALL"),
-        "SYSCALL" => call(subject),
-        "comm" => text(&process.comm),
-        "exe" => text(&process.exe),
-        "pid" => number(process.key.pid),
-        "ppid" => number(subject.parents.first()?.key.pid),
-        "uid" => number(process.uid),
-        "euid" => number(process.euid),
-        "auid" => number(process.login_uid?),
-        "tty" => text(&process.tty),
-        "ses" => number(process.session),
-        "success" => fixed("yes"),
-        "cwd" => text(&process.cwd),
-        "key" => rule_key(subject),
-        _ => None,
-    }
+pub(super) fn execve_fact(field: &str) -> Option<Fact> {
+    Some(match field {
+        "type" => Fact::Of(|_| fixed("EXECVE")),
+        LINE => Fact::Of(|subject| text(subject.line())),
+        "argc" => Fact::Of(|subject| {
+            number(i64::try_from(subject.process.args.len()).unwrap_or(i64::MAX))
+        }),
+        argument => Fact::Argument(argument_number(argument)?),
+    })
+}
+
+pub(super) fn syscall_fact(field: &str) -> Option<Fact> {
+    Some(match field {
+        "type" => Fact::Of(|_| fixed("SYSCALL")),
+        "SYSCALL" => Fact::Of(call),
+        "comm" => Fact::Of(|subject| text(&subject.process.comm)),
+        "exe" => Fact::Of(|subject| text(&subject.process.exe)),
+        "pid" => Fact::Of(|subject| number(subject.process.key.pid)),
+        "ppid" => Fact::Of(|subject| number(subject.parents.first()?.key.pid)),
+        "uid" => Fact::Of(|subject| number(subject.process.uid)),
+        "euid" => Fact::Of(|subject| number(subject.process.euid)),
+        "auid" => Fact::Of(|subject| number(subject.process.login_uid?)),
+        "tty" => Fact::Of(|subject| text(&subject.process.tty)),
+        "ses" => Fact::Of(|subject| number(subject.process.session)),
+        "success" => Fact::Of(|_| fixed("yes")),
+        "cwd" => Fact::Of(|subject| text(&subject.process.cwd)),
+        "key" => Fact::Of(rule_key),
+        _ => return None,
+    })
 }
 
 fn call<'a>(subject: &'a Subject<'a>) -> Option<EventValue<'a>> {
@@ -147,21 +149,38 @@ fn rule_key<'a>(subject: &'a Subject<'a>) -> Option<EventValue<'a>> {
     }
 }
 
-pub(super) fn path_field<'a>(subject: &'a Subject<'a>, field: &str) -> Option<EventValue<'a>> {
-    match (field, subject.body) {
-        ("type", _) => fixed("PATH"),
-        // The program's file is the first name that execve looks up.
-        ("name", EventBody::Exec(exec)) => text(&exec.process.exe),
-        ("nametype", EventBody::Exec(_)) => fixed("NORMAL"),
-        ("name", EventBody::File(file)) => text(&file.path),
-        ("nametype", EventBody::File(file)) => match file.action.as_str() {
-            "create" | "rename" => fixed("CREATE"),
-            "delete" => fixed("DELETE"),
-            _ => fixed("NORMAL"),
-        },
-        ("mode", EventBody::File(file)) => {
-            Some(EventValue::Str(Cow::Owned(format!("{:o}", file.mode?))))
-        }
+pub(super) fn path_fact(field: &str) -> Option<Fact> {
+    Some(match field {
+        "type" => Fact::Of(|_| fixed("PATH")),
+        "name" => Fact::Of(|subject| match subject.body {
+            // The program's file is the first name that execve looks up.
+            EventBody::Exec(exec) => text(&exec.process.exe),
+            EventBody::File(file) => text(&file.path),
+            _ => None,
+        }),
+        "nametype" => Fact::Of(|subject| match subject.body {
+            EventBody::Exec(_) => fixed("NORMAL"),
+            EventBody::File(file) => match file.action.as_str() {
+                "create" | "rename" => fixed("CREATE"),
+                "delete" => fixed("DELETE"),
+                _ => fixed("NORMAL"),
+            },
+            _ => None,
+        }),
+        "mode" => Fact::Of(|subject| match subject.body {
+            EventBody::File(file) => owned(format!("{:o}", file.mode?)),
+            _ => None,
+        }),
+        _ => return None,
+    })
+}
+
+/// A record's type, the same in all of them.
+pub(super) fn record_type(source: Source) -> Option<&'static str> {
+    match source {
+        Source::AuditExecve => Some(TYPES[0]),
+        Source::AuditSyscall => Some(TYPES[1]),
+        Source::AuditPath => Some(TYPES[2]),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Holds no state and knows nothing of models, levels or time.
 
+use rsigma_eval::compiler::eval_condition;
 use rsigma_eval::{CompiledRule, EvaluationResult, evaluate_rule};
 
 use super::prefilter::Prefilter;
@@ -54,15 +55,26 @@ impl Engine {
         &self.rules
     }
 
-    /// Calls `found` with each rule that matches and what matched in it.
-    pub fn matches(&self, view: &View<'_>, found: &mut dyn FnMut(usize, EvaluationResult)) {
+    /// Calls `found` with each rule that matches.
+    pub fn matches(&self, view: &View<'_>, found: &mut dyn FnMut(usize)) {
         let Some(Some(table)) = self.tables.get(view.source as usize) else { return };
-        for candidate in table.prefilter.candidates(view).iter() {
+        let mut selections = Vec::new();
+        table.prefilter.candidates(view, &mut |candidate| {
             let number = table.rules[candidate];
-            if let Some(result) = evaluate_rule(&self.rules[number], view) {
-                found(number, result);
+            let rule = &self.rules[number];
+            let mut holds =
+                |condition| eval_condition(condition, &rule.detections, view, &mut selections);
+            if rule.conditions.iter().any(&mut holds) {
+                found(number);
             }
-        }
+            selections.clear();
+        });
+    }
+
+    /// What of a matching rule matched.
+    #[must_use]
+    pub fn details(&self, rule: usize, view: &View<'_>) -> Option<EvaluationResult> {
+        evaluate_rule(&self.rules[rule], view)
     }
 }
 

@@ -178,8 +178,8 @@ impl Models {
         for source in subject.sources() {
             let view = subject.seen_as(*source);
             let passing = Passing { view: &view, subject: &subject, event: id, now };
-            self.book.engine.matches(&view, &mut |model, result| {
-                self.matched(&passing, model, &result, &mut detections);
+            self.book.engine.matches(&view, &mut |model| {
+                self.matched(&passing, model, &mut detections);
             });
         }
         detections
@@ -191,7 +191,7 @@ impl Models {
         let Some(subject) = Subject::of(event, &self.names) else { return 0 };
         let mut count = 0;
         for source in subject.sources() {
-            self.book.engine.matches(&subject.seen_as(*source), &mut |_, _| count += 1);
+            self.book.engine.matches(&subject.seen_as(*source), &mut |_| count += 1);
         }
         count
     }
@@ -200,7 +200,6 @@ impl Models {
         &self,
         passing: &Passing<'_, '_>,
         number: usize,
-        result: &EvaluationResult,
         detections: &mut Vec<ModelDetection>,
     ) {
         let model = &self.book.models[number];
@@ -212,8 +211,12 @@ impl Models {
             && let Some(kept_back) =
                 state.admit(number, model, passing.subject.process.key, passing.now)
         {
-            let evidence = evidence(passing.view, result, kept_back);
+            let details = self.book.engine.details(number, passing.view);
+            let evidence = evidence(passing.view, details.as_ref(), kept_back);
             detections.push(self.detection(model, passing, evidence, vec![passing.event]));
+        }
+        if self.book.feeds[number].is_empty() {
+            return;
         }
         let mut feeds: Vec<Feed> = self.book.feeds[number].clone();
         for _ in 0..CHAIN_MAX {
@@ -554,7 +557,7 @@ fn fits(pattern: &str, value: &str) -> bool {
 /// The fields that the rule matched on, what people ask for first, and what was kept back.
 fn evidence(
     view: &View<'_>,
-    matched: &EvaluationResult,
+    details: Option<&EvaluationResult>,
     kept_back: u64,
 ) -> BTreeMap<String, String> {
     let mut evidence = BTreeMap::new();
@@ -564,7 +567,7 @@ fn evidence(
     for field in view.source.own_fields() {
         put(&mut evidence, field, view.text(field));
     }
-    if let Some(detection) = matched.as_detection() {
+    if let Some(detection) = details.and_then(EvaluationResult::as_detection) {
         for field in &detection.matched_fields {
             let value = view.text(&field.field).unwrap_or_else(|| match &field.value {
                 serde_json::Value::String(text) => text.clone(),

@@ -1,67 +1,65 @@
 //! Finds the few rules that may match an event, by one pass over each field that rules look at.
 //!
 //! INVARIANT: a rule that is not named cannot match (see [`witness`](super::witness)); a rule
-//! that is named is evaluated whole. Fields are searched in lower case, as the rules' own
+//! that is named is evaluated whole. Texts are searched in lower case, as the rules' own
 //! comparison has them; a rule that minds the case is named too often and then does not match.
 //!
 //! Names of programs, which most rules ask for, are looked up by what stands behind their last
-//! slash; only what may stand anywhere is searched byte by byte.
+//! slash; only what may stand anywhere is searched byte by byte. What is the same in all events
+//! of a log source is decided when the rules are read, and how a field is taken from an event.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use aho_corasick::automaton::Automaton;
 use aho_corasick::dfa::DFA;
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, PatternID};
+use foldhash::fast::FixedState;
 use rsigma_eval::CompiledRule;
 use rsigma_eval::event::EventValue;
 
-use super::view::{Source, View};
-use super::witness::{self, Place};
-
-/// A set of small numbers.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Set(Vec<u64>);
-
-impl Set {
-    fn add(&mut self, number: usize) {
-        self.0[number / 64] |= 1 << (number % 64);
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().enumerate().flat_map(|(word, bits)| {
-            let mut bits = *bits;
-            std::iter::from_fn(move || {
-                let bit = bits.trailing_zeros() as usize;
-                (bits != 0).then(|| {
-                    bits &= bits - 1;
-                    word * 64 + bit
-                })
-            })
-        })
-    }
-}
+use super::audit;
+use super::view::{Fact, Source, View};
+use super::witness::{self, CLAUSES_MAX, Clause, Place, Sign};
 
 /// The rules of one log source.
+///
+/// A mark is the number of a bit: one for each rule, and that for each clause. A rule is named
+/// when its bits of all clauses are set.
 pub(super) struct Prefilter {
-    /// Rules without a witness.
-    always: Set,
+    /// Marks of clauses that need nothing, sixty-four to a word.
+    begin: Vec<u64>,
     fields: Vec<FieldIndex>,
 }
 
 /// One field, and what is looked for in it, keywords included. Texts are in lower case.
-#[derive(Default)]
 struct FieldIndex {
-    name: String,
+    fact: Fact,
+    present: Vec<u32>,
+    numbers: Vec<(f64, u32)>,
+    texts: Option<TextIndex>,
+}
+
+#[derive(Default)]
+struct TextIndex {
     /// By the whole field.
-    whole: HashMap<String, Vec<u32>>,
+    whole: ByText<u32>,
     /// By what stands behind the last slash, for texts with a slash that end a field.
-    tails: HashMap<String, Vec<(String, u32)>>,
+    tails: ByText<(String, u32)>,
     /// Texts that a field begins with.
     starts: Vec<(String, u32)>,
     /// All others.
     search: Option<Search>,
-    /// Of the search's texts: whether it must end the field, and for which rules.
+    /// Of the search's texts: whether it must end the field, and its mark.
     meanings: Vec<Vec<(bool, u32)>>,
+}
+
+/// Nothing but the rules' texts is ever put in, so that nobody can choose keys that collide.
+#[derive(Default)]
+struct ByText<T> {
+    table: HashMap<String, Vec<T>, FixedState>,
+    /// A bit for each length that a key has, the last one for all longer ones.
+    lengths: u64,
 }
 
 enum Search {
@@ -71,72 +69,198 @@ enum Search {
     Other(AhoCorasick),
 }
 
-/// Texts of one field, with their meanings.
-type Texts = HashMap<String, Vec<(Place, u32)>>;
+const LONG_S: char = '\u{17f}';
+
+/// What is looked for in one field.
+#[derive(Default)]
+struct Wanted {
+    present: Vec<u32>,
+    numbers: Vec<(f64, u32)>,
+    texts: HashMap<String, Vec<(Place, u32)>>,
+}
 
 /// Bytes of one table; a field's texts are rarely a tenth of it.
 const TABLE_MAX: usize = 64 << 20;
+/// Words of marks that need no allocation: for 320 rules.
+const WORDS: usize = 5 * CLAUSES_MAX;
 
 impl Prefilter {
     /// Rules are known by their place in the list.
     pub(super) fn new(source: Source, rules: &[&CompiledRule]) -> Result<Self, String> {
-        let mut always = Set(vec![0; rules.len().div_ceil(64)]);
-        let mut fields: HashMap<String, Texts> = HashMap::new();
+        let words = rules.len().div_ceil(64);
+        let mut begin = vec![0; words * CLAUSES_MAX];
+        let mut fields: HashMap<String, Wanted> = HashMap::new();
         for (number, rule) in rules.iter().enumerate() {
-            let id = u32::try_from(number).map_err(|error| error.to_string())?;
-            let Some(witnesses) = witness::of_rule(rule) else {
-                always.add(number);
+            let mut clauses = witness::of_rule(rule);
+            let possible = |clause: &Clause| clause.iter().any(|one| can_be(source, one));
+            if !clauses.iter().all(possible) {
                 continue;
-            };
-            for one in witnesses {
-                let text = one.text.to_ascii_lowercase();
-                let keywords = source.keyword_fields();
-                let names: Vec<&str> = match &one.field {
-                    Some(field) => vec![field.as_str()],
-                    None => keywords.0.iter().chain(keywords.1).copied().collect(),
+            }
+            clauses.retain(|clause| !clause.iter().any(|one| is_always(source, one)));
+            for at in 0..CLAUSES_MAX {
+                let mark = at * words * 64 + number;
+                let Some(clause) = clauses.get(at) else {
+                    set(&mut begin, mark);
+                    continue;
                 };
-                for name in names {
-                    let texts = fields.entry(name.to_owned()).or_default();
-                    let meanings = texts.entry(text.clone()).or_default();
-                    if !meanings.contains(&(one.place, id)) {
-                        meanings.push((one.place, id));
+                let mark = u32::try_from(mark).map_err(|error| error.to_string())?;
+                for one in clause.iter().filter(|one| can_be(source, one)) {
+                    for name in fields_of(source, one) {
+                        fields.entry(name.to_owned()).or_default().add(&one.sign, mark);
                     }
                 }
             }
         }
-        let fields = fields.into_iter().map(|(name, texts)| FieldIndex::new(name, texts));
-        Ok(Self { always, fields: fields.collect::<Result<_, _>>()? })
-    }
-
-    /// Rules that may match.
-    pub(super) fn candidates(&self, view: &View<'_>) -> Set {
-        let mut found = self.always.clone();
-        for field in &self.fields {
-            if let Some(value) = view.field(&field.name) {
-                field.search_value(&value, &mut found);
+        let mut indexes = Vec::new();
+        for (name, wanted) in fields {
+            if let Some(fact) = Fact::of(source, &name) {
+                indexes.push(FieldIndex::new(fact, wanted)?);
             }
         }
-        found
+        Ok(Self { begin, fields: indexes })
+    }
+
+    /// Calls `named` with each rule that may match.
+    pub(super) fn candidates(&self, view: &View<'_>, named: &mut dyn FnMut(usize)) {
+        let (mut few, mut many) = ([0; WORDS], Vec::new());
+        let marks = if self.begin.len() <= WORDS {
+            &mut few[..self.begin.len()]
+        } else {
+            many.resize(self.begin.len(), 0);
+            many.as_mut_slice()
+        };
+        marks.copy_from_slice(&self.begin);
+        for field in &self.fields {
+            if let Some(value) = view.fact(field.fact) {
+                field.look_at(&value, marks);
+            }
+        }
+        let words = marks.len() / CLAUSES_MAX;
+        for word in 0..words {
+            let clauses = marks[word..].iter().step_by(words);
+            let mut bits = clauses.fold(u64::MAX, |all, clause| all & clause);
+            while bits != 0 {
+                named(word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+            }
+        }
+    }
+}
+
+fn set(marks: &mut [u64], mark: usize) {
+    marks[mark / 64] |= 1 << (mark % 64);
+}
+
+/// Where a witness is looked for.
+fn fields_of(source: Source, witness: &witness::Witness) -> Vec<&str> {
+    let keywords = source.keyword_fields();
+    match &witness.field {
+        Some(field) => vec![field.as_str()],
+        None => keywords.0.iter().chain(keywords.1).copied().collect(),
+    }
+}
+
+/// False when no event of this source can have it.
+fn can_be(source: Source, witness: &witness::Witness) -> bool {
+    let known = fields_of(source, witness).iter().any(|name| Fact::of(source, name).is_some());
+    known && of_record_type(source, witness) != Some(false)
+}
+
+fn is_always(source: Source, witness: &witness::Witness) -> bool {
+    of_record_type(source, witness) == Some(true)
+}
+
+/// Whether the record's type is the one that is asked for, where that is asked.
+fn of_record_type(source: Source, witness: &witness::Witness) -> Option<bool> {
+    let own = audit::record_type(source)?;
+    let Sign::Text(text, Place::Whole) = &witness.sign else { return None };
+    (witness.field.as_deref() == Some("type")).then(|| own.eq_ignore_ascii_case(text))
+}
+
+impl Wanted {
+    fn add(&mut self, sign: &Sign, mark: u32) {
+        match sign {
+            Sign::Present => self.present.push(mark),
+            Sign::Number(number) => self.numbers.push((*number, mark)),
+            Sign::Text(text, place) => {
+                let marks = self.texts.entry(text.to_ascii_lowercase()).or_default();
+                if !marks.contains(&(*place, mark)) {
+                    marks.push((*place, mark));
+                }
+            }
+        }
     }
 }
 
 impl FieldIndex {
-    fn new(name: String, texts: Texts) -> Result<Self, String> {
-        let mut index = Self { name, ..Self::default() };
+    fn new(fact: Fact, wanted: Wanted) -> Result<Self, String> {
+        let Wanted { present, numbers, texts } = wanted;
+        let texts = if texts.is_empty() { None } else { Some(TextIndex::new(texts)?) };
+        Ok(Self { fact, present, numbers, texts })
+    }
+
+    fn look_at(&self, value: &EventValue<'_>, marks: &mut [u64]) {
+        for mark in &self.present {
+            set(marks, *mark as usize);
+        }
+        self.look_in(value, marks);
+    }
+
+    fn look_in(&self, value: &EventValue<'_>, marks: &mut [u64]) {
+        if let EventValue::Array(all) = value {
+            for one in all {
+                self.look_in(one, marks);
+            }
+            return;
+        }
+        if !self.numbers.is_empty()
+            && let Some(number) = value.as_f64()
+        {
+            // As rsigma compares them.
+            let equal = |(wanted, _): &&(f64, u32)| (number - wanted).abs() < f64::EPSILON;
+            self.numbers.iter().filter(equal).for_each(|(_, mark)| set(marks, *mark as usize));
+        }
+        if let Some(texts) = &self.texts
+            && let Some(text) = value.as_str()
+        {
+            texts.search(&text, marks);
+        }
+    }
+}
+
+impl<T> ByText<T> {
+    fn add(&mut self, key: &str, one: T) {
+        self.lengths |= Self::length(key);
+        self.table.entry(key.to_owned()).or_default().push(one);
+    }
+
+    fn get(&self, key: &str) -> &[T] {
+        if self.lengths & Self::length(key) == 0 {
+            return &[];
+        }
+        self.table.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    fn length(key: &str) -> u64 {
+        1 << key.len().min(63)
+    }
+}
+
+impl TextIndex {
+    fn new(texts: HashMap<String, Vec<(Place, u32)>>) -> Result<Self, String> {
+        let mut index = Self::default();
         let mut patterns = Vec::new();
         for (text, meanings) in texts {
             let tail = text.rsplit_once('/').map(|(_, tail)| tail.to_owned());
             let tail = tail.filter(|tail| !tail.is_empty());
             let mut others = Vec::new();
-            for (place, rule) in meanings {
+            for (place, mark) in meanings {
                 match (place, &tail) {
-                    (Place::Whole, _) => index.whole.entry(text.clone()).or_default().push(rule),
-                    (Place::Start, _) => index.starts.push((text.clone(), rule)),
-                    (Place::End, Some(tail)) => {
-                        index.tails.entry(tail.clone()).or_default().push((text.clone(), rule));
-                    }
-                    (Place::End, None) => others.push((true, rule)),
-                    (Place::Anywhere, _) => others.push((false, rule)),
+                    (Place::Whole, _) => index.whole.add(&text, mark),
+                    (Place::Start, _) => index.starts.push((text.clone(), mark)),
+                    (Place::End, Some(tail)) => index.tails.add(tail, (text.clone(), mark)),
+                    (Place::End, None) => others.push((true, mark)),
+                    (Place::Anywhere, _) => others.push((false, mark)),
                 }
             }
             if !others.is_empty() {
@@ -150,51 +274,41 @@ impl FieldIndex {
         Ok(index)
     }
 
-    fn search_value(&self, value: &EventValue<'_>, found: &mut Set) {
-        if let EventValue::Array(all) = value {
-            for one in all {
-                self.search_value(one, found);
-            }
-        } else if let Some(text) = value.as_str() {
-            self.search_in(&text, found);
-        }
-    }
-
     /// As the rules compare: in lower case, of all letters where there are others than ASCII's.
-    fn search_in(&self, text: &str, found: &mut Set) {
+    fn search(&self, text: &str, marks: &mut [u64]) {
         if !text.is_ascii() {
-            self.search_lower(&text.to_lowercase(), found);
+            let lower = text.to_lowercase();
+            // The one other letter that a regular expression takes for ASCII's: it is lower
+            // case already.
+            if lower.contains(LONG_S) {
+                self.search_lower(&lower.replace(LONG_S, "s"), marks);
+            }
+            self.search_lower(&lower, marks);
         }
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            self.search_lower(&text.to_ascii_lowercase(), found);
-        } else {
-            self.search_lower(text, found);
-        }
+        self.search_lower(&ascii_lower(text), marks);
     }
 
-    fn search_lower(&self, text: &str, found: &mut Set) {
-        if !self.whole.is_empty()
-            && let Some(rules) = self.whole.get(text)
-        {
-            rules.iter().for_each(|rule| found.add(*rule as usize));
+    fn search_lower(&self, text: &str, marks: &mut [u64]) {
+        for mark in self.whole.get(text) {
+            set(marks, *mark as usize);
         }
-        if !self.tails.is_empty()
+        if self.tails.lengths != 0
             && let Some((_, tail)) = text.rsplit_once('/')
-            && let Some(known) = self.tails.get(tail)
         {
-            let fit = known.iter().filter(|(end, _)| text.ends_with(end.as_str()));
-            fit.for_each(|(_, rule)| found.add(*rule as usize));
+            let known = self.tails.get(tail).iter();
+            let fit = known.filter(|(end, _)| text.ends_with(end.as_str()));
+            fit.for_each(|(_, mark)| set(marks, *mark as usize));
         }
-        for (start, rule) in &self.starts {
+        for (start, mark) in &self.starts {
             if text.starts_with(start.as_str()) {
-                found.add(*rule as usize);
+                set(marks, *mark as usize);
             }
         }
         match &self.search {
-            Some(Search::Table(table)) => self.walk(table, text, found),
+            Some(Search::Table(table)) => self.walk(table, text, marks),
             Some(Search::Other(other)) => {
                 for hit in other.find_overlapping_iter(text) {
-                    self.note(hit.pattern(), hit.end() == text.len(), found);
+                    self.note(hit.pattern(), hit.end() == text.len(), marks);
                 }
             }
             None => {}
@@ -202,24 +316,33 @@ impl FieldIndex {
     }
 
     /// Every match there is, overlapping ones too: a state knows all texts that end in it.
-    fn walk(&self, table: &DFA, text: &str, found: &mut Set) {
+    fn walk(&self, table: &DFA, text: &str, marks: &mut [u64]) {
         let Ok(mut state) = table.start_state(Anchored::No) else { return };
         for (at, byte) in text.bytes().enumerate() {
             state = table.next_state(Anchored::No, state, byte);
             if table.is_special(state) && table.is_match(state) {
                 for index in 0..table.match_len(state) {
-                    self.note(table.match_pattern(state, index), at + 1 == text.len(), found);
+                    self.note(table.match_pattern(state, index), at + 1 == text.len(), marks);
                 }
             }
         }
     }
 
-    fn note(&self, pattern: PatternID, at_end: bool, found: &mut Set) {
-        for (must_end, rule) in &self.meanings[pattern.as_usize()] {
+    fn note(&self, pattern: PatternID, at_end: bool, marks: &mut [u64]) {
+        for (must_end, mark) in &self.meanings[pattern.as_usize()] {
             if at_end || !must_end {
-                found.add(*rule as usize);
+                set(marks, *mark as usize);
             }
         }
+    }
+}
+
+/// Upper case is rare: most texts are borrowed. No early end, so that whole words are compared.
+fn ascii_lower(text: &str) -> Cow<'_, str> {
+    if text.bytes().fold(false, |upper, byte| upper | byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
     }
 }
 

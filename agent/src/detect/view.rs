@@ -6,13 +6,13 @@
 //! `packet_socket`, `network_listen`, `file_activity`, `process_activity`.
 //!
 //! Fields are borrowed from the event or made when a rule asks for them; a field without a fact
-//! is absent. `CommandLine` is the arguments with one space between them, as Sigma's rules expect
+//! is absent. [`Fact`] is a field whose name was looked up once, for those who ask for it often. `CommandLine` is the arguments with one space between them, as Sigma's rules expect
 //! it; nothing is quoted. Decides nothing.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
-use holdfast_common::event::{Activity, EventBody, FileEvent, NetworkEvent, PacketSocketEvent};
+use holdfast_common::event::{Activity, EventBody, NetworkEvent};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 use rsigma_eval::event::{Event as SigmaEvent, EventValue};
 use rsigma_parser::LogSource;
@@ -106,6 +106,9 @@ const PROCESS_FIELDS: [&str; 31] = [
     "PROMPT_COMMAND",
     "Count",
 ];
+/// Variables of the environment, among the former.
+const ENVIRONMENT_FIELDS: [&str; 6] =
+    ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "HISTFILE", "BASH_ENV", "PROMPT_COMMAND"];
 /// Command lines hold what those rules look for; a parent's was an event of its own.
 const KEYWORD_FIELDS: [&str; 1] = ["CommandLine"];
 const NETWORK_FIELDS: [&str; 9] = [
@@ -321,78 +324,102 @@ impl<'a> Subject<'a> {
         Some(self.parent_line.get_or_init(|| parent.args.join(" ")))
     }
 
-    fn process_field(&self, field: &str) -> Option<EventValue<'_>> {
-        let process = self.process;
-        match field {
-            "Image" => text(&process.exe),
-            "CommandLine" => text(self.line()),
-            "User" => text(&process.user),
-            "UserId" => number(process.uid),
-            "EffectiveUserId" => number(process.euid),
-            "LogonId" => number(process.login_uid?),
-            "ProcessId" => number(process.key.pid),
-            "ProcessKey" => key(process.key),
-            "ProcessName" => text(&process.comm),
-            "CurrentDirectory" => text(&process.cwd),
-            "ContainerId" => text(process.container.as_deref()?),
-            "CGroup" => text(&process.cgroup),
-            "TTY" => text(&process.tty),
-            "SessionId" => number(process.session),
-            "Script" => text(process.script.as_deref()?),
-            "Hashes" => owned(format!("SHA256={}", process.sha256.as_deref()?)),
-            "sha256" => text(process.sha256.as_deref()?),
-            "LD_PRELOAD" | "LD_LIBRARY_PATH" | "LD_AUDIT" | "HISTFILE" | "BASH_ENV"
-            | "PROMPT_COMMAND" => {
-                // An empty value says something too: HISTFILE= keeps no history.
-                let value = process.environment.get(field)?;
-                Some(EventValue::Str(Cow::Borrowed(value)))
-            }
-            "ParentImage" => text(&self.parents.first()?.exe),
-            "ParentCommandLine" => text(self.parent_line()?),
-            "ParentProcessId" => number(self.parents.first()?.key.pid),
-            "ParentProcessKey" => key(self.parents.first()?.key),
-            "ParentProcessName" => text(&self.parents.first()?.comm),
-            "ParentUser" => text(&self.parents.first()?.user),
-            "AncestorImage" => {
-                let all = self.parents.iter().filter_map(|parent| text(&parent.exe));
-                Some(EventValue::Array(all.collect()))
-            }
-            "Count" => match self.body {
-                EventBody::Exec(exec) => count(exec.count),
-                EventBody::Activity(activity) => count(activity.count),
-                EventBody::Network(network) => count(network.count),
-                EventBody::File(file) => count(file.count),
-                _ => None,
-            },
+    fn parent(&self) -> Option<&ProcessInfo> {
+        self.parents.first()
+    }
+
+    fn network(&self) -> Option<&NetworkEvent> {
+        match self.body {
+            EventBody::Network(network) => Some(network),
             _ => None,
         }
     }
 
-    fn network_field<'b>(&'b self, event: &'b NetworkEvent, field: &str) -> Option<EventValue<'b>> {
-        let inbound = event.action == "accept";
-        let local = (&event.local_address, event.local_port);
-        let remote = (&event.remote_address, event.remote_port);
-        let (from, to) = if inbound { (remote, local) } else { (local, remote) };
-        match field {
-            "Action" => text(&event.action),
-            "Protocol" => text(&event.protocol),
-            "SourceIp" => text(from.0),
-            "SourcePort" => number(from.1),
-            "DestinationIp" => text(to.0),
-            "DestinationPort" => number(to.1),
-            "DestinationIsIpv6" => truth(to.0.contains(':')),
-            "Initiated" => truth(!inbound),
-            "DestinationHostname" if !event.dns_name.is_empty() => text(&event.dns_name),
-            "DestinationHostname" => owned(self.names.of(to.0)?),
-            "QueryName" | "query" => text(&event.dns_name),
-            "record_type" => text(&event.dns_type),
-            "QueryResults" => text_list(&event.dns_answers),
-            _ => None,
-        }
+    /// Address and port of who began, and of the other side.
+    fn network_ends(&self) -> Option<[(&str, u16); 2]> {
+        let event = self.network()?;
+        let local = (event.local_address.as_str(), event.local_port);
+        let remote = (event.remote_address.as_str(), event.remote_port);
+        Some(if event.action == "accept" { [remote, local] } else { [local, remote] })
     }
 }
 
-fn file_field<'a>(event: &'a FileEvent, field: &str) -> Option<EventValue<'a>> {
+fn process_fact(field: &str) -> Option<Fact> {
+    Some(match field {
+        "Image" => Fact::Of(|subject| text(&subject.process.exe)),
+        "CommandLine" => Fact::Of(|subject| text(subject.line())),
+        "User" => Fact::Of(|subject| text(&subject.process.user)),
+        "UserId" => Fact::Of(|subject| number(subject.process.uid)),
+        "EffectiveUserId" => Fact::Of(|subject| number(subject.process.euid)),
+        "LogonId" => Fact::Of(|subject| number(subject.process.login_uid?)),
+        "ProcessId" => Fact::Of(|subject| number(subject.process.key.pid)),
+        "ProcessKey" => Fact::Of(|subject| key(subject.process.key)),
+        "ProcessName" => Fact::Of(|subject| text(&subject.process.comm)),
+        "CurrentDirectory" => Fact::Of(|subject| text(&subject.process.cwd)),
+        "ContainerId" => Fact::Of(|subject| text(subject.process.container.as_deref()?)),
+        "CGroup" => Fact::Of(|subject| text(&subject.process.cgroup)),
+        "TTY" => Fact::Of(|subject| text(&subject.process.tty)),
+        "SessionId" => Fact::Of(|subject| number(subject.process.session)),
+        "Script" => Fact::Of(|subject| text(subject.process.script.as_deref()?)),
+        "Hashes" => {
+            Fact::Of(|subject| owned(format!("SHA256={}", subject.process.sha256.as_deref()?)))
+        }
+        "sha256" => Fact::Of(|subject| text(subject.process.sha256.as_deref()?)),
+        "ParentImage" => Fact::Of(|subject| text(&subject.parent()?.exe)),
+        "ParentCommandLine" => Fact::Of(|subject| text(subject.parent_line()?)),
+        "ParentProcessId" => Fact::Of(|subject| number(subject.parent()?.key.pid)),
+        "ParentProcessKey" => Fact::Of(|subject| key(subject.parent()?.key)),
+        "ParentProcessName" => Fact::Of(|subject| text(&subject.parent()?.comm)),
+        "ParentUser" => Fact::Of(|subject| text(&subject.parent()?.user)),
+        "AncestorImage" => Fact::Of(|subject| {
+            let all = subject.parents.iter().filter_map(|parent| text(&parent.exe));
+            Some(EventValue::Array(all.collect()))
+        }),
+        "Count" => Fact::Of(|subject| match subject.body {
+            EventBody::Exec(exec) => count(exec.count),
+            EventBody::Activity(activity) => count(activity.count),
+            EventBody::Network(network) => count(network.count),
+            EventBody::File(file) => count(file.count),
+            _ => None,
+        }),
+        _ => {
+            let name = ENVIRONMENT_FIELDS.into_iter().find(|name| *name == field)?;
+            Fact::Named(variable, name)
+        }
+    })
+}
+
+/// An empty value says something too: HISTFILE= keeps no history.
+fn variable<'a>(subject: &'a Subject<'a>, name: &str) -> Option<EventValue<'a>> {
+    Some(EventValue::Str(Cow::Borrowed(subject.process.environment.get(name)?)))
+}
+
+fn network_fact(field: &str) -> Option<Fact> {
+    Some(match field {
+        "Action" => Fact::Of(|subject| text(&subject.network()?.action)),
+        "Protocol" => Fact::Of(|subject| text(&subject.network()?.protocol)),
+        "SourceIp" => Fact::Of(|subject| text(subject.network_ends()?[0].0)),
+        "SourcePort" => Fact::Of(|subject| number(subject.network_ends()?[0].1)),
+        "DestinationIp" => Fact::Of(|subject| text(subject.network_ends()?[1].0)),
+        "DestinationPort" => Fact::Of(|subject| number(subject.network_ends()?[1].1)),
+        "DestinationIsIpv6" => Fact::Of(|subject| {
+            let [_, to] = subject.network_ends()?;
+            truth(to.0.contains(':'))
+        }),
+        "Initiated" => Fact::Of(|subject| truth(subject.network()?.action != "accept")),
+        "DestinationHostname" => Fact::Of(|subject| {
+            let named = text(&subject.network()?.dns_name);
+            named.or_else(|| owned(subject.names.of(subject.network_ends()?[1].0)?))
+        }),
+        "QueryName" | "query" => Fact::Of(|subject| text(&subject.network()?.dns_name)),
+        "record_type" => Fact::Of(|subject| text(&subject.network()?.dns_type)),
+        "QueryResults" => Fact::Of(|subject| text_list(&subject.network()?.dns_answers)),
+        _ => return None,
+    })
+}
+
+fn file_field<'a>(subject: &'a Subject<'a>, field: &str) -> Option<EventValue<'a>> {
+    let EventBody::File(event) = subject.body else { return None };
     match field {
         "Action" => text(&event.action),
         "TargetFilename" => text(&event.path),
@@ -404,7 +431,8 @@ fn file_field<'a>(event: &'a FileEvent, field: &str) -> Option<EventValue<'a>> {
     }
 }
 
-fn packet_field<'a>(event: &'a PacketSocketEvent, field: &str) -> Option<EventValue<'a>> {
+fn packet_field<'a>(subject: &'a Subject<'a>, field: &str) -> Option<EventValue<'a>> {
+    let EventBody::PacketSocket(event) = subject.body else { return None };
     match field {
         "Action" => text(&event.action),
         "SocketFamily" => text(&event.family),
@@ -415,8 +443,9 @@ fn packet_field<'a>(event: &'a PacketSocketEvent, field: &str) -> Option<EventVa
     }
 }
 
-fn activity_field<'a>(activity: &'a Activity, field: &str) -> Option<EventValue<'a>> {
-    match (field, activity) {
+fn activity_field<'a>(subject: &'a Subject<'a>, field: &str) -> Option<EventValue<'a>> {
+    let EventBody::Activity(event) = subject.body else { return None };
+    match (field, &event.activity) {
         ("Activity", activity) => Some(EventValue::Str(Cow::Borrowed(activity.name()))),
         ("Namespaces", Activity::Fork { namespaces, .. })
         | ("Namespaces", Activity::Namespaces { namespaces, .. }) => text_list(namespaces),
@@ -460,6 +489,46 @@ fn target_field<'a>(target: &'a ProcessInfo, field: &str) -> Option<EventValue<'
     }
 }
 
+type Get = for<'a> fn(&'a Subject<'a>) -> Option<EventValue<'a>>;
+type GetNamed = for<'a> fn(&'a Subject<'a>, &str) -> Option<EventValue<'a>>;
+
+/// How a field is taken from an event.
+#[derive(Clone, Copy)]
+pub(super) enum Fact {
+    Of(Get),
+    /// Rare ones, by their names.
+    Named(GetNamed, &'static str),
+    /// Of auditd's EXECVE record.
+    Argument(usize),
+}
+
+impl Fact {
+    /// `None` when no event of this source has such a field.
+    pub(super) fn of(source: Source, field: &str) -> Option<Self> {
+        let named = |get: GetNamed| {
+            let name = source.own_fields().iter().find(|name| **name == field);
+            name.map(|name| Self::Named(get, name))
+        };
+        let own = match source {
+            Source::AuditExecve => return audit::execve_fact(field),
+            Source::AuditSyscall => return audit::syscall_fact(field),
+            Source::AuditPath => return audit::path_fact(field),
+            Source::ProcessCreation => None,
+            Source::NetworkConnection | Source::NetworkListen | Source::DnsQuery => {
+                network_fact(field)
+            }
+            Source::FileEvent
+            | Source::FileDelete
+            | Source::FileChange
+            | Source::FileAccess
+            | Source::FileActivity => named(file_field),
+            Source::PacketSocket => named(packet_field),
+            Source::ProcessActivity => named(activity_field),
+        };
+        own.or_else(|| process_fact(field))
+    }
+}
+
 /// An event as one log source sees it.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -471,21 +540,16 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// A field, or `None` when there is no such fact.
     pub fn field(&self, field: &str) -> Option<EventValue<'a>> {
-        let subject = self.subject;
-        match self.source {
-            Source::AuditExecve => return audit::execve_field(subject, field),
-            Source::AuditSyscall => return audit::syscall_field(subject, field),
-            Source::AuditPath => return audit::path_field(subject, field),
-            _ => {}
+        self.fact(Fact::of(self.source, field)?)
+    }
+
+    /// A field whose name was looked up before, for this source.
+    pub(super) fn fact(&self, fact: Fact) -> Option<EventValue<'a>> {
+        match fact {
+            Fact::Of(get) => get(self.subject),
+            Fact::Named(get, name) => get(self.subject, name),
+            Fact::Argument(number) => audit::argument(self.subject, number),
         }
-        let own = match subject.body {
-            EventBody::Network(network) => subject.network_field(network, field),
-            EventBody::File(file) => file_field(file, field),
-            EventBody::PacketSocket(socket) => packet_field(socket, field),
-            EventBody::Activity(activity) => activity_field(&activity.activity, field),
-            _ => None,
-        };
-        own.or_else(|| subject.process_field(field))
     }
 
     /// A field as text, lists joined by `, `.

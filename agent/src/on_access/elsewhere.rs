@@ -14,13 +14,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_common::control::FileSystemState;
 use holdfast_common::event::{CoverageEvent, EventBody};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::config::Protect;
@@ -33,10 +34,10 @@ use crate::on_access::namespaces::{Census, mount_namespace, user_namespace};
 use crate::on_access::view::{NoView, View, device_of};
 use crate::sys::fanotify::Group;
 
-/// Between two passes where they are quick.
+/// Between two passes at least.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Between two passes at most.
+/// Between two passes at most, and where nothing has called for one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A pause is so many times as long as what the pass before it took of a processor.
@@ -66,6 +67,10 @@ pub(super) struct Elsewhere {
     own_users: u64,
     states: Mutex<BTreeMap<Device, FileSystemState>>,
     progress: Mutex<Progress>,
+    /// Somebody mounts, or makes or enters a namespace (eventfd(2)).
+    call: OwnedFd,
+    /// Such calls can be waited for.
+    is_called: AtomicBool,
 }
 
 /// What one pass leaves to the next.
@@ -130,7 +135,20 @@ impl Elsewhere {
                 cut_at: None,
                 budget: Budget { since: Instant::now(), told: 0 },
             }),
+            call: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            is_called: AtomicBool::new(false),
         })
+    }
+
+    /// From now on [`Elsewhere::call`] tells of every mount and namespace, or not any more.
+    pub(super) fn expect_calls(&self, expected: bool) {
+        self.is_called.store(expected, Relaxed);
+    }
+
+    /// Asks for a pass soon. Never waits.
+    pub(super) fn call(&self) {
+        // Full after 2^64 - 2 calls that nobody has read: it is readable all the same.
+        let _ = rustix::io::write(&self.call, &1_u64.to_ne_bytes());
     }
 
     /// File systems of other namespaces that should be protected, and why one is not.
@@ -141,16 +159,20 @@ impl Elsewhere {
     /// Looks again and again until `stop` becomes readable.
     pub(super) fn follow(&self, stop: &OwnedFd) -> std::io::Result<()> {
         let mut pause = PAUSE;
+        // A call comes when a mount begins: the pass after the next sees it in any case.
+        let mut again = false;
         loop {
-            let timeout = rustix::event::Timespec::try_from(pause).ok();
-            let mut fds = [PollFd::new(stop, PollFlags::IN)];
-            match rustix::event::poll(&mut fds, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            if fds[0].revents().contains(PollFlags::IN) {
+            if wait(&[stop], pause)?.is_some() {
                 return Ok(());
             }
+            if self.is_called.load(Relaxed) && !again {
+                let rest = LONGEST_PAUSE.saturating_sub(pause);
+                if wait(&[stop, &self.call], rest)? == Some(0) {
+                    return Ok(());
+                }
+            }
+            // Nothing is read where nobody has called.
+            again = rustix::io::read(&self.call, &mut [0; 8]).is_ok();
             let begun = worked();
             self.look();
             pause = (worked().saturating_sub(begun) * REST).clamp(PAUSE, LONGEST_PAUSE);
@@ -341,6 +363,17 @@ impl Elsewhere {
             }
         }
         *states = seen;
+    }
+}
+
+/// Which of these became readable first; `None` when none did in time, or a signal came.
+fn wait(these: &[&OwnedFd], time: Duration) -> std::io::Result<Option<usize>> {
+    let timeout = rustix::event::Timespec::try_from(time).ok();
+    let mut fds: Vec<_> = these.iter().map(|fd| PollFd::new(*fd, PollFlags::IN)).collect();
+    match rustix::event::poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => Ok(fds.iter().position(|fd| fd.revents().contains(PollFlags::IN))),
+        Err(rustix::io::Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -314,6 +314,17 @@ impl OnAccess {
         self.shared.forget_everything();
     }
 
+    /// From now on [`OnAccess::mounted`] tells of everybody's mounts and mount namespaces, or not:
+    /// then they are looked for all the time.
+    pub fn expect_mounts(&self, told: bool) {
+        self.elsewhere.expect_calls(told);
+    }
+
+    /// Somebody mounts, or makes or enters a mount namespace. Never waits.
+    pub fn mounted(&self) {
+        self.elsewhere.call();
+    }
+
     /// The numbers.
     #[must_use]
     pub fn counters(&self) -> OnAccessCounters {

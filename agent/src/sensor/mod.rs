@@ -216,6 +216,12 @@ impl Sensor {
 
     /// `None` for what nobody misses here: kernel modules where the kernel has none; the use of
     /// CAP_NET_RAW where the kernel does not tell it, since the socket program is then always there.
+    /// Whether a program tells of such deeds.
+    #[must_use]
+    pub fn sees(&self, kind: Kind) -> bool {
+        self.programs.sight(kind).active
+    }
+
     fn state(&self, kind: Kind) -> Option<SensorState> {
         let sight = self.programs.sight(kind);
         let missed = match kind {

@@ -14,6 +14,15 @@ pub fn lock_touched_pages() -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the allocator's free memory back to the kernel.
+pub fn give_back() {
+    // SAFETY: takes a number only; glibc's allocator locks itself (malloc_trim(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Ignores SIGIO, which a lease that breaks while we look for writers would send, and SIGPIPE.
 pub fn ignore_stray_signals() {
     // SAFETY: SIG_IGN runs no code of ours.

@@ -2,6 +2,8 @@
 //!
 //! Each scenario is a child of its own with a deadline, so that a crash or a hang costs one. On the
 //! serial console: `HOLDFAST-OUTCOME name pass|fail|skip reason` for each, and `HOLDFAST-END` last.
+//! A scenario that needs a reboot ends the first run with `HOLDFAST-REBOOT`; its second half is
+//! all that runs then.
 //! Outside a machine it only lists its scenarios (`--list`).
 
 use std::fs;
@@ -10,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use holdfast_tests::scenarios::{EXT4, SCENARIOS, SKIP, act};
+use holdfast_tests::scenarios::{EXT4, SCENARIOS, SKIP, act, is_rebooted};
 use holdfast_tests::until;
 use nix::mount::{MsFlags, mount};
 use rustix::system::{RebootCommand, reboot};
@@ -64,16 +66,27 @@ fn init() {
     prepare();
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let filter = line.split_whitespace().find_map(|word| word.strip_prefix("holdfast.filter="));
-    for (name, _) in SCENARIOS {
+    let rebooted = is_rebooted();
+    let first = if rebooted { SCENARIOS.len() - 1 } else { 0 };
+    for (name, _) in &SCENARIOS[first..] {
         if filter.is_none_or(|filter| name.contains(filter)) {
             println!("\nscenario {name}");
-            println!("\nHOLDFAST-OUTCOME {name} {}", run(name));
+            let outcome = run(name);
+            if !rebooted && is_rebooted() {
+                println!("\nHOLDFAST-REBOOT");
+                end(RebootCommand::Restart);
+            }
+            println!("\nHOLDFAST-OUTCOME {name} {outcome}");
         }
     }
     println!("\nHOLDFAST-END");
+    end(RebootCommand::PowerOff);
+}
+
+fn end(how: RebootCommand) {
     rustix::fs::sync();
-    if let Err(errno) = reboot(RebootCommand::PowerOff) {
-        eprintln!("power off: {errno}");
+    if let Err(errno) = reboot(how) {
+        eprintln!("reboot: {errno}");
     }
 }
 

@@ -1,8 +1,9 @@
 //! Isolation in a guest: a lab's host is cut off on this kernel, by the mechanisms that it has;
-//! then the guest itself.
+//! then the guest itself, at last over a real reboot.
 
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -177,8 +178,92 @@ pub(super) fn isolated_guest_is_cut_off_again_without_an_agent() -> Result<(), S
     assert!(released.status.success(), "{released:?}");
     let again = until(PATIENCE, || (!xdp_socket_denied()).then_some(()));
     assert!(again.is_some(), "sockets are still denied");
-    assert!(!std::path::Path::new("/sys/fs/bpf/holdfast/isolation").exists());
+    assert!(!Path::new("/sys/fs/bpf/holdfast/isolation").exists());
     Ok(())
+}
+
+/// What stands over a reboot: the agent's folder, and a word that the second half is due.
+const KEPT: &str = "/mnt/ext4/over-a-reboot";
+const PENDING: &str = "/mnt/ext4/over-a-reboot/pending";
+/// Whether the guest was started again by its own scenario.
+#[must_use]
+pub fn is_rebooted() -> bool {
+    Path::new(PENDING).exists()
+}
+
+/// Two halves, with the guest's reboot between them, which its first process makes.
+pub(super) fn isolated_guest_stays_cut_off_over_a_reboot() -> Result<(), String> {
+    if is_rebooted() { after_the_reboot() } else { before_the_reboot() }
+}
+
+fn before_the_reboot() -> Result<(), String> {
+    let outside = Outside::new()?;
+    std::fs::create_dir_all(KEPT).map_err(text)?;
+    let lines = format!("allow = [\"{MANAGER}\"]\ndhcp = []");
+    let setup = Setup::protect([EXT4]).home_in(Path::new(KEPT));
+    let mut agent = agent(setup.on_host_of(&outside.lab, &lines))?;
+    outside.expect(true, "before");
+    let isolated = agent.json(&["isolate"]).map_err(text)?.remove(0);
+    assert_eq!(isolated["proven"], true, "{isolated:#}");
+    outside.expect(false, "while isolated");
+    // A machine that loses its power asks nobody.
+    agent.kill().map_err(text)?;
+    // Its folder stays for the second half.
+    std::mem::forget(agent);
+    std::fs::write(PENDING, "").map_err(text)
+}
+
+fn after_the_reboot() -> Result<(), String> {
+    std::fs::remove_file(PENDING).map_err(text)?;
+    let outside = Outside::new()?;
+    outside.expect(true, "before the restore");
+    let config = kept_config(&outside.lab)?;
+    let holdfast = |words: &[&str]| {
+        let mut command = outside.lab.command("host", &binary("holdfast").to_string_lossy());
+        command.args(words).arg("--config").arg(&config);
+        command
+    };
+    // As the boot unit does.
+    let mut unit = holdfast(&["isolation", "restore", "--stay"]).spawn().map_err(text)?;
+    let cut = until(PATIENCE, || {
+        // It may also fail.
+        outside.act("send-frame-past-queues");
+        let sent = outside.act("send-manager");
+        (sent && !outside.arrived("send-frame-past-queues")).then_some(())
+    });
+    assert!(cut.is_some(), "nothing was restored");
+    outside.expect(false, "after the reboot");
+    assert_eq!(outside.act("make-xdp-socket"), !security_programs_run());
+    unit.kill().map_err(text)?;
+    unit.wait().map_err(text)?;
+    outside.expect(false, "without the unit");
+    let mut release = holdfast(&["release", "--without-agent"]);
+    let released = finish(&mut release, PATIENCE).map_err(text)?;
+    assert!(released.status.success(), "{released:?}");
+    outside.expect(true, "after the release");
+    Ok(())
+}
+
+/// The config of before, with the places of this lab: those of the other went with the reboot.
+fn kept_config(lab: &Lab) -> Result<std::path::PathBuf, String> {
+    let mut folders = std::fs::read_dir(KEPT).map_err(text)?;
+    let config = folders
+        .find_map(|entry| Some(entry.ok()?.path().join("holdfast.toml")).filter(|c| c.is_file()))
+        .ok_or("no config was kept")?;
+    let places = lab.config("");
+    let line = |key: &str| places.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+    let (cgroup, pins) = (line("cgroup = "), line("pins = "));
+    let old = std::fs::read_to_string(&config).map_err(text)?;
+    let new: Vec<&str> = old
+        .lines()
+        .map(|line| match line.split(" = ").next() {
+            Some("cgroup") => cgroup,
+            Some("pins") => pins,
+            _ => line,
+        })
+        .collect();
+    std::fs::write(&config, new.join("\n")).map_err(text)?;
+    Ok(config)
 }
 
 /// Whether an `AF_XDP` socket is denied to this process.

@@ -14,6 +14,8 @@ mod watching;
 
 use std::process::ExitCode;
 
+pub use isolating::is_rebooted;
+
 /// What a reason starts with when it is one to skip.
 pub const SKIP: &str = "skip: ";
 
@@ -55,6 +57,11 @@ pub const SCENARIOS: &[Scenario] = &[
     (
         "another_process_of_root_is_denied_and_told",
         guarding::another_process_of_root_is_denied_and_told,
+    ),
+    // Last: the guest starts again in its middle.
+    (
+        "isolated_guest_stays_cut_off_over_a_reboot",
+        isolating::isolated_guest_stays_cut_off_over_a_reboot,
     ),
 ];
 

@@ -55,7 +55,8 @@ pub(super) fn agent_starts_and_every_sensor_is_active() -> Result<(), String> {
             return Err(format!("{name} is missing in {seen:?}"));
         }
     }
-    if status[0]["problems"] != Value::Array(Vec::new()) {
+    // The agents of these scenarios run without it, which is said.
+    if status[0]["problems"] != serde_json::json!(["self-proof is switched off in the config"]) {
         return Err(format!("problems: {}", status[0]["problems"]));
     }
     let status = agent.stop().map_err(text)?;

@@ -24,6 +24,9 @@ const PREFIX: &str = "HOLDFAST-OUTCOME ";
 /// The guest's last word: every scenario has had its turn.
 const END: &str = "HOLDFAST-END";
 
+/// The guest wants to be started again, with the same disk, once.
+const REBOOT: &str = "HOLDFAST-REBOOT";
+
 /// Longest time without a word from the guest. Emulation is slow, and other work may share the host.
 const SILENCE: Duration = Duration::from_secs(180);
 
@@ -61,6 +64,8 @@ struct Transcript {
     broken: Option<String>,
     /// Whether the guest got to its end.
     ended: bool,
+    /// Whether it is to be started again.
+    reboots: bool,
 }
 
 impl Transcript {
@@ -85,6 +90,8 @@ impl Transcript {
             }
         } else if line.contains(END) {
             self.ended = true;
+        } else if line.contains(REBOOT) {
+            self.reboots = true;
         } else if self.broken.is_none() && BROKEN.iter().any(|sign| line.contains(sign)) {
             self.broken = Some(line.trim().to_owned());
         }
@@ -126,13 +133,12 @@ impl Machine<'_> {
         self.make_disk()?;
         let log = self.folder.join("serial.log");
 
-        let mut child = self.start()?;
-        let lines = serial_lines(&mut child, File::create(&log)?)?;
         let mut transcript = Transcript::default();
-        let end = follow(&lines, &mut transcript);
-        // A guest that powered off has ended QEMU; any other is ended here.
-        let _ = child.kill();
-        child.wait().context("wait for qemu")?;
+        let mut end = self.boot(File::create(&log)?, &mut transcript)?;
+        if transcript.reboots && end.is_none() {
+            let log = File::options().append(true).open(&log)?;
+            end = self.boot(log, &mut transcript)?;
+        }
         // Rebuilt for each run, and large.
         for file in ["initramfs", "disk.img"] {
             fs::remove_file(self.folder.join(file))?;
@@ -149,6 +155,17 @@ impl Machine<'_> {
             show(&log);
         }
         Ok(outcomes)
+    }
+
+    /// From power-on to the end of the serial line. Returns why it did not end by itself.
+    fn boot(&self, log: File, transcript: &mut Transcript) -> anyhow::Result<Option<String>> {
+        let mut child = self.start()?;
+        let lines = serial_lines(&mut child, log)?;
+        let end = follow(&lines, transcript);
+        // A guest that powered off, or reboots, has ended QEMU; any other is ended here.
+        let _ = child.kill();
+        child.wait().context("wait for qemu")?;
+        Ok(end)
     }
 
     /// An empty ext4 for the guest's /dev/vda.

@@ -18,7 +18,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: holdfast-bench on-access|sensor [--json FILE] [--rounds N]";
+const USAGE: &str =
+    "usage: holdfast-bench on-access|sensor [--json FILE] [--rounds N] [--only PART]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -34,10 +35,13 @@ fn run(arguments: Vec<String>) -> Result<()> {
     let mut arguments = arguments.into_iter();
     match arguments.next().as_deref() {
         Some(name @ ("on-access" | "sensor")) => {
-            let measure = if name == "sensor" { sensor::run } else { on_access::run };
             let options = Options::parse(arguments)?;
             holdfast_tests::require_root();
-            let figures = measure(options.rounds)?;
+            let figures = match (name, options.only.as_deref()) {
+                ("sensor", only) => sensor::run(options.rounds, only)?,
+                (_, None) => on_access::run(options.rounds)?,
+                (_, Some(_)) => bail!("--only: sensor alone has parts: {:?}", sensor::PARTS),
+            };
             figures.print();
             figures.write(options.json.as_deref())
         }
@@ -60,15 +64,19 @@ fn run(arguments: Vec<String>) -> Result<()> {
 struct Options {
     json: Option<PathBuf>,
     rounds: usize,
+    only: Option<String>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self { json: None, rounds: 5 };
+        let mut options = Self { json: None, rounds: 5, only: None };
         while let Some(argument) = arguments.next() {
             match (argument.as_str(), arguments.next()) {
                 ("--json", Some(file)) => options.json = Some(file.into()),
                 ("--rounds", Some(rounds)) => options.rounds = rounds.parse()?,
+                ("--only", Some(part)) if sensor::PARTS.contains(&part.as_str()) => {
+                    options.only = Some(part);
+                }
                 _ => bail!(USAGE),
             }
         }
