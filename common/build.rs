@@ -9,5 +9,8 @@ fn main() {
 fn link() {
     println!("cargo::rerun-if-changed=proto/link.proto");
     let messages = protox::compile(["link.proto"], ["proto"]).expect("proto/link.proto");
-    tonic_prost_build::configure().bytes(".").compile_fds(messages).expect("code of proto/link.proto");
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(messages)
+        .expect("code of proto/link.proto");
 }

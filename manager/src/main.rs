@@ -4,13 +4,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use holdfast_manager::api;
+use holdfast_manager::api::serve::Identity;
 use holdfast_manager::app::{App, NewToken, audit_verify};
 use holdfast_manager::backup;
 use holdfast_manager::config::{Config, ConfigError};
+use holdfast_manager::link::{self, Link, ServerCertificate};
 use holdfast_manager::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -159,28 +162,49 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
-    let place = config
-        .api_place()
-        .context("api: name a certificate and its key, or plain = true on loopback")?;
     let app = App::start(config.settings()).await.context("start")?;
     if let Some(first) = app.first_admin().await.context("make the first admin")? {
         // To the terminal or the journal, once; it must be changed at the first sign-in.
         println!("first start: user {}, one-time password {}", first.name, first.password);
     }
-    let bound = api::serve::bind(&place).await?;
+    let data = config.data_dir.join("authority");
+    let names = config.link.names.clone();
+    let link = Link::bind(link::Config::new(config.link.listen, names, data), app.clone())
+        .await
+        .context("begin the link")?;
+    println!("agents enroll with the fingerprint {}", link.authority().fingerprint());
+    let bound = api::serve::bind(&api_place(config, &link)?).await?;
     match bound.address() {
         Some(address) => tracing::info!(%address, "listening"),
-        None => tracing::info!(?place, "listening"),
+        None => tracing::info!(socket = ?config.api.socket, "listening"),
     }
     let (end, ending) = tokio::sync::watch::channel(false);
+    let mut link_ending = end.subscribe();
+    let linking = tokio::spawn(link.run(async move {
+        let _ = link_ending.wait_for(|ending| *ending).await;
+    }));
     let serving = tokio::spawn(api::serve::run(bound, api::router(app.clone()), ending));
     stop_wait().await?;
     tracing::info!("ending");
     end.send_replace(true);
+    // What agents sent is written before the writer ends.
+    linking.await.context("link")?.context("link")?;
     app.end();
     serving.await.context("serve")?;
     app.stop().await;
     Ok(())
+}
+
+/// Where the HTTP interface listens; without a given certificate by one of the manager's own
+/// authority.
+fn api_place(config: &Config, link: &Link) -> anyhow::Result<api::serve::Place> {
+    if let Some(place) = config.api_place() {
+        return Ok(place);
+    }
+    let address = config.api.listen.context("api: listen or socket")?;
+    let names = config.link.names.clone();
+    let made = ServerCertificate::new(link.authority(), names).context("make a certificate")?;
+    Ok(api::serve::Place::Tls { address, identity: Identity::Made(Arc::new(made)) })
 }
 
 async fn stop_wait() -> anyhow::Result<()> {

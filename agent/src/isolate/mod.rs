@@ -268,8 +268,7 @@ impl Shared {
                         let known = |at| places.iter().any(|one| one.addresses.contains(at));
                         place.addresses.iter().all(known)
                     };
-                    let new: Vec<Place> =
-                        found.into_iter().filter(|place| !known(place)).collect();
+                    let new: Vec<Place> = found.into_iter().filter(|place| !known(place)).collect();
                     places.extend(new);
                 }
                 Err(why) => unresolved = Some(why),
