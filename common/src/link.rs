@@ -8,7 +8,12 @@ use crate::control::StatusReport;
 
 /// Messages and services of `proto/link.proto`.
 #[cfg(feature = "link")]
-#[allow(missing_docs, clippy::all, reason = "generated from the commented .proto file")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from the commented .proto file"
+)]
 pub mod wire {
     tonic::include_proto!("holdfast.link.v1");
 }

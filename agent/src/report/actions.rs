@@ -228,7 +228,7 @@ impl Context {
         (acts.executed)(&format!("put back to {path}"));
         let real = PathBuf::from(std::ffi::OsString::from_vec(unprintable(&path)));
         let sha256 = open_regular(&real)
-            .and_then(|(file, facts)| Ok(hash(&mut file.take(facts.len()))?))
+            .and_then(|(file, facts)| hash(&mut file.take(facts.len())))
             .map_err(|error| format!("{path} cannot be read after it was put back: {error}"))?;
         if sha256 != sealed.hashes.sha256 {
             return Err(format!("{path} has another content: {sha256}"));

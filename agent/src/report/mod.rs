@@ -242,7 +242,8 @@ impl Shared {
                     if refused { REFUSED } else { backoff.next() }
                 }
             };
-            if let (Some(tasks), true) = (&tasks, self.state().enrolled.is_some()) {
+            let enrolled = self.state().enrolled.is_some();
+            if let Some(tasks) = tasks.as_ref().filter(|_| enrolled) {
                 self.count_outbox(tasks).await;
             }
             let before = identity_mark(&self.state_dir);
@@ -299,7 +300,7 @@ impl Shared {
             state_dir: self.state_dir.clone(),
             spool: self.config.spool.0,
         };
-        Ok(Tasks::start(needs)?)
+        Tasks::start(needs)
     }
 
     /// Tells the isolation where the manager is, now that it is known.

@@ -156,7 +156,8 @@ impl Outbox {
             return Err(OutboxError::Unknown(number));
         }
         let mut moved = [false; 2];
-        while let Some((_, lane, mark)) = self.on_the_way.pop_front_if(|one| one.0 <= number) {
+        while self.on_the_way.front().is_some_and(|one| one.0 <= number) {
+            let Some((_, lane, mark)) = self.on_the_way.pop_front() else { break };
             self.lanes[lane].kept = mark;
             moved[lane] = true;
         }

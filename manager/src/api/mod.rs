@@ -107,7 +107,6 @@ pub fn document() -> Document {
 }
 
 /// The whole interface.
-#[must_use]
 pub fn router(app: App) -> Router {
     let (router, document) = routes();
     let api = Arc::new(Api {

@@ -192,7 +192,7 @@ impl Authority {
             .map_err(|_| AuthorityError::Request)?;
         let algorithm = request.public_key.algorithm();
         let known = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519];
-        if !known.iter().any(|one| *one == algorithm) {
+        if !known.contains(&algorithm) {
             return Err(AuthorityError::Request);
         }
         Ok(request.public_key)
