@@ -28,7 +28,7 @@ impl Home {
         let folder = TempDir::new().expect("folder");
         let config = folder.path().join("manager.toml");
         let text = format!(
-            "data_dir = \"{0}/data\"\n[api]\nsocket = \"{0}/api.sock\"\n",
+            "data_dir = \"{0}/data\"\n[api]\nsocket = \"{0}/api.sock\"\n[link]\nlisten = \"127.0.0.1:0\"\n",
             folder.path().display()
         );
         std::fs::write(&config, text).expect("config");
