@@ -32,6 +32,14 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).env("CARGO_TARGET_DIR", root.join("target")).stdin(Stdio::null());
+    // What cargo told us of ourselves: a build script that reads it (ring's) would run again, and
+    // all that stands on it be compiled again, in every build from elsewhere.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
