@@ -32,7 +32,7 @@ struct Measure {
     /// How often everything is measured; the medians count.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Only this part of `sensor`: idle, storm, account, sniff or isolation.
+    /// Only this part of `sensor`: idle, storm, account, sniff, isolation or sigma.
     #[arg(long)]
     only: Option<String>,
 }

@@ -47,11 +47,6 @@ fn run(arguments: Vec<String>) -> Result<()> {
         }
         // The senders of the isolation bench.
         Some("flood") => isolation::send_all_the_time(&arguments.next().unwrap_or_default()),
-        // One figure of `sensor`, alone.
-        Some("sigma") => {
-            println!("sigma_rate: {:.0} events/s", sigma::sigma_rate()?);
-            Ok(())
-        }
         // The process that the bench compares with: see `listener`.
         Some("listener") => match (arguments.next(), arguments.next()) {
             (Some(path), marks) => listener::run(&PathBuf::from(path), marks.is_some()),

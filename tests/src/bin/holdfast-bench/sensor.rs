@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::figures::{Figures, median, percentile};
 use crate::isolation;
+use crate::sigma::sigma_rate;
 
 /// Programs started in one turn of the storm, on each processor.
 const STORM: usize = 1500;
@@ -31,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `--only` takes, in their order.
-pub const PARTS: &[&str] = &["idle", "storm", "account", "sniff", "isolation"];
+pub const PARTS: &[&str] = &["idle", "storm", "account", "sniff", "isolation", "sigma"];
 
 /// Runs the bench, or one part of it.
 ///
@@ -58,9 +59,13 @@ pub fn run(rounds: usize, only: Option<&str>) -> Result<Figures> {
                 eprintln!("{SNIFFERS} captures");
                 sniff(&scratch, &mut figures)?;
             }
-            _ => {
+            "isolation" => {
                 eprintln!("isolation, 20 rounds");
                 isolation::measure_into(&mut figures)?;
+            }
+            _ => {
+                eprintln!("Sigma rules, {rounds} rounds");
+                sigma(rounds, &mut figures)?;
             }
         }
     }
@@ -135,6 +140,14 @@ fn storm(scratch: &Scratch, rounds: usize, figures: &mut Figures) -> Result<()> 
         Some("<= 1.10"),
     );
     figures.add("exec_us", median(&each), "one fork and exec without it, us, each processor", None);
+    Ok(())
+}
+
+/// One core, no agent.
+fn sigma(rounds: usize, figures: &mut Figures) -> Result<()> {
+    let rates = (0..rounds).map(|_| sigma_rate()).collect::<Result<Vec<_>>>()?;
+    let what = "events a second past all SigmaHQ rules that can fire, one core";
+    figures.add("sigma_rate", median(&rates), what, Some(">= 200000"));
     Ok(())
 }
 
