@@ -233,17 +233,18 @@ impl<'a> Round<'a> {
         self.tell(&trial.capability, proof, Some("restart the agent; see the log for the cause"));
     }
 
-    /// Held, but without a verdict: that is not the mark's fault.
+    /// Held, but without a verdict in time: that is not the mark's fault.
     fn judge_scan_core(&mut self, trials: &[Trial]) {
         let Some(first) = trials.first() else { return };
-        let proof = match trials.iter().find_map(|trial| trial.fate.as_ref()) {
-            Some(fate) => {
+        let proof = match trials.iter().find(|trial| self.held(trial)) {
+            Some(Trial { fate: Some(fate), .. }) => {
                 Ok(format!("a marker was found by {:?}", fate.signature.engine).to_lowercase())
             }
-            None if self.mark_stands(first.planted.path.parent().unwrap_or(Path::new("/"))) => {
-                Err("opens are held, but no marker was found malicious".to_owned())
+            _ if !self.mark_stands(first.planted.path.parent().unwrap_or(Path::new("/"))) => return,
+            _ if trials.iter().any(|trial| trial.fate.is_some()) => {
+                Err("a marker was found malicious only after its open had been answered".to_owned())
             }
-            None => return,
+            _ => Err("opens are held, but no marker was found malicious".to_owned()),
         };
         let advice = "look whether holdfast-scan runs and the rules are whole";
         self.tell("scan core", proof, Some(advice));
