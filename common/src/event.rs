@@ -480,6 +480,9 @@ pub struct PacketSocketEvent {
     pub protocol: u32,
     /// Interface index of a bind or membership, 0 for all.
     pub interface: u32,
+    /// Inode of the network namespace of an interface that was found promiscuous, else 0.
+    #[serde(default)]
+    pub network_namespace: u64,
 }
 
 /// The agent became ready.

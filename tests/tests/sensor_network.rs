@@ -15,6 +15,7 @@ use std::time::Instant;
 use holdfast_agent::config;
 use holdfast_agent::sensor::{Needs, ProcessTable, Sensor};
 use holdfast_common::event::{EventBody, NetworkEvent};
+use holdfast_tests::until;
 use holdfast_tests::uring::{Request, Ring, op};
 use watch::{DEADLINE, Owned, Watch, python};
 
@@ -379,19 +380,71 @@ fn an_interface_made_promiscuous_without_a_packet_socket_is_told() {
     assert!(child.wait().expect("wait").success());
 }
 
-/// In a network namespace of its own, with a sensor of its own: flags by ioctl.
+/// Flags by ioctl.
+const PROMISCUOUS: &str = "import fcntl, socket as s, struct\n\
+    def promiscuous():\n x = s.socket(s.AF_INET, s.SOCK_DGRAM)\n \
+    r = fcntl.ioctl(x, 0x8913, struct.pack('16sh22x', b'lo', 0))\n \
+    f = struct.unpack('16sh22x', r)[1] | 0x100\n \
+    fcntl.ioctl(x, 0x8914, struct.pack('16sh22x', b'lo', f))\n";
+
+/// In a network namespace of its own, with a sensor of its own.
 fn become_promiscuous() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("namespace");
     let watch = Watch::start(quiet());
-    let script = "import fcntl, socket as s, struct\nx = s.socket(s.AF_INET, s.SOCK_DGRAM)\n\
-                  r = fcntl.ioctl(x, 0x8913, struct.pack('16sh22x', b'lo', 0))\n\
-                  f = struct.unpack('16sh22x', r)[1] | 0x100\n\
-                  fcntl.ioctl(x, 0x8914, struct.pack('16sh22x', b'lo', f))\ninput()";
-    let child = staying(script);
-    let event = watch.socket("promiscuous", |event| event.action == "promiscuous");
+    let child = staying(&format!("{PROMISCUOUS}promiscuous()"));
+    // Other tests do the same elsewhere.
+    let here = namespace_of("thread-self").expect("namespace");
+    let event = watch.socket("promiscuous", |event| {
+        event.action == "promiscuous" && event.network_namespace == here
+    });
     assert_eq!((event.interface, event.family.as_str()), (1, ""));
     // Before 6.14 the kernel does not tell who uses a capability.
     let states = watch.sensor.states();
+    if states.iter().any(|state| state.name == "use of CAP_NET_RAW") {
+        assert_eq!(event.process.key.pid, child.0.id());
+    }
+}
+
+fn namespace_of(process: &str) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(std::fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino())
+}
+
+/// Starts `script` in a network namespace of its own, whose inode it returns.
+fn elsewhere(script: &str) -> (Owned, u64) {
+    let all = format!("import ctypes\nassert ctypes.CDLL(None).unshare(0x40000000) == 0\n{script}");
+    let child = staying(&all);
+    let here = namespace_of("thread-self");
+    let moved = until(DEADLINE, || {
+        namespace_of(&child.0.id().to_string()).filter(|there| Some(*there) != here)
+    });
+    (child, moved.expect("another namespace"))
+}
+
+#[test]
+fn an_interface_that_is_promiscuous_in_another_namespace_is_found() {
+    LazyLock::force(&WATCH);
+    let (_child, place) = elsewhere(&format!("{PROMISCUOUS}promiscuous()"));
+    let event = WATCH.socket("promiscuous elsewhere", |event| {
+        event.action == "promiscuous" && event.network_namespace == place
+    });
+    assert_eq!((event.interface, event.family.as_str()), (1, ""));
+}
+
+#[test]
+fn an_interface_that_becomes_promiscuous_in_a_known_namespace_is_told_at_once() {
+    LazyLock::force(&WATCH);
+    // A packet socket calls the poll: with it the namespace is known.
+    let script = format!(
+        "{PROMISCUOUS}x = s.socket(s.AF_PACKET, s.SOCK_RAW, s.htons(3))\n\
+         import time, threading\nthreading.Timer(1, promiscuous).start()"
+    );
+    let (child, place) = elsewhere(&script);
+    let event = WATCH.socket("promiscuous elsewhere", |event| {
+        event.action == "promiscuous" && event.network_namespace == place
+    });
+    // Before 6.14 the kernel does not tell who uses a capability.
+    let states = WATCH.sensor.states();
     if states.iter().any(|state| state.name == "use of CAP_NET_RAW") {
         assert_eq!(event.process.key.pid, child.0.id());
     }

@@ -35,6 +35,7 @@ fn socket(pid: u32, exe: &str, action: &str, family: &str, protocol: u32) -> Eve
         socket_type: "SOCK_RAW".to_owned(),
         protocol,
         interface: 2,
+        network_namespace: 0,
     }))
 }
 

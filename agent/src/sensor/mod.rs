@@ -17,6 +17,7 @@ pub mod images;
 mod kernel_log;
 pub mod layout;
 mod links;
+mod namespaces;
 mod network;
 mod poll;
 pub mod proc;

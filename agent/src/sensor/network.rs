@@ -10,7 +10,7 @@ use holdfast_common::process::ProcessInfo;
 
 use super::decode::Who;
 use super::decode::network::{Record, Socket};
-use super::links::Links;
+use super::links::{Links, Promiscuous};
 use super::poll;
 use super::proc::ProcDir;
 use super::shared::Shared;
@@ -46,7 +46,8 @@ impl Shared {
                 self.table.sync_with_proc();
             }
             let first = self.take_nudged();
-            for found in poll::round(&self.seen, &first) {
+            let (found, namespaces) = poll::round(&self.seen, &first);
+            for found in found {
                 self.found.fetch_add(1, Ordering::Relaxed);
                 let Some(process) = self.table.lookup(found.pid).or_else(|| {
                     let folder = ProcDir::open(found.pid)?;
@@ -63,7 +64,11 @@ impl Shared {
                 });
             }
             self.wait(&[], PAUSE);
-            let changed = links.as_mut().map(Links::read).unwrap_or_default();
+            let mut changed = Vec::new();
+            if let Some(links) = &mut links {
+                changed = links.learn(&namespaces);
+                changed.extend(links.read());
+            }
             if !changed.is_empty() {
                 self.promiscuous_links(&changed);
             }
@@ -79,7 +84,10 @@ impl Shared {
         if socket.action == "promiscuous" {
             let mut told = lock(&self.promiscuous);
             told.retain(|_, at| at.elapsed() < LATELY);
-            told.insert(socket.interface, Instant::now());
+            // Of a process that has ended: the host's, most likely.
+            let namespace = poll::namespace_of(socket.who.key.pid).unwrap_or(self.namespace);
+            let interface = Promiscuous { namespace, interface: socket.interface };
+            told.insert(interface, Instant::now());
         }
         let process = self.process_of(&socket.who);
         self.socket_event(process, |event| {
@@ -100,7 +108,7 @@ impl Shared {
     }
 
     /// Tells of interfaces that have become promiscuous by a way that no program told.
-    fn promiscuous_links(&self, interfaces: &[u32]) {
+    fn promiscuous_links(&self, interfaces: &[Promiscuous]) {
         // The records of who did it may still be on their way.
         self.wait(&[], PAUSE * 2);
         for interface in interfaces {
@@ -117,7 +125,8 @@ impl Shared {
             let process = by.map(|who| self.process_of(&who)).unwrap_or_default();
             self.socket_event(process, |event| {
                 event.action = "promiscuous".to_owned();
-                event.interface = *interface;
+                event.interface = interface.interface;
+                event.network_namespace = interface.namespace;
             });
         }
     }
@@ -132,6 +141,7 @@ impl Shared {
             socket_type: String::new(),
             protocol: 0,
             interface: 0,
+            network_namespace: 0,
         };
         fill(&mut event);
         self.emit(EventBody::PacketSocket(Box::new(event)));

@@ -6,12 +6,13 @@
 //! A socket that lives for less than one round is missed. Each inode is reported once.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::decode::network::{family_name, type_name};
+use super::namespaces::Namespace;
 use super::proc::read_file;
 
 const LISTING_MAX: u64 = 4 << 20;
@@ -93,12 +94,13 @@ impl Seen {
     }
 }
 
-/// One round over all network namespaces. Does not block on any process.
-pub(super) fn round(seen: &Seen, first: &[u32]) -> Vec<Found> {
+/// One round over all network namespaces, which are returned too. Does not block on any process.
+pub(super) fn round(seen: &Seen, first: &[u32]) -> (Vec<Found>, Vec<Namespace>) {
     let mut pids = first.to_vec();
     pids.extend(super::table::pids());
     let mut listed = Vec::new();
-    for pid in one_of_each_namespace(&pids) {
+    let namespaces = one_of_each_namespace(&pids);
+    for Namespace { pid, .. } in &namespaces {
         let listing = |name: &str| {
             let path = format!("/proc/{pid}/net/{name}");
             read_file(Path::new(&path), LISTING_MAX).unwrap_or_default()
@@ -116,18 +118,24 @@ pub(super) fn round(seen: &Seen, first: &[u32]) -> Vec<Found> {
     if !fresh.is_empty() {
         xdp.extend(attribute(fresh, &pids));
     }
-    xdp
+    (xdp, namespaces)
 }
 
-/// The lowest pid of each network namespace that any process is in.
-fn one_of_each_namespace(pids: &[u32]) -> Vec<u32> {
-    let mut namespaces: HashMap<PathBuf, u32> = HashMap::new();
+/// The first process of each network namespace that any is in.
+fn one_of_each_namespace(pids: &[u32]) -> Vec<Namespace> {
+    let mut namespaces: HashMap<u64, u32> = HashMap::new();
     for pid in pids {
-        if let Ok(namespace) = std::fs::read_link(format!("/proc/{pid}/ns/net")) {
-            namespaces.entry(namespace).or_insert(*pid);
+        if let Some(inode) = namespace_of(*pid) {
+            namespaces.entry(inode).or_insert(*pid);
         }
     }
-    namespaces.into_values().collect()
+    namespaces.into_iter().map(|(inode, pid)| Namespace { inode, pid }).collect()
+}
+
+/// The inode of a process's network namespace.
+pub(super) fn namespace_of(pid: u32) -> Option<u64> {
+    let link = std::fs::read_link(format!("/proc/{pid}/ns/net")).ok()?;
+    number_in(&link, "net:[")
 }
 
 fn attribute(fresh: Vec<Listed>, pids: &[u32]) -> Vec<Found> {
@@ -190,11 +198,8 @@ pub(super) fn listeners() -> Vec<((u32, u16), u32)> {
     let pids = super::table::pids();
     let mut places: HashMap<u64, (u32, u16)> = HashMap::new();
     let mut listed = Vec::new();
-    for pid in one_of_each_namespace(&pids) {
-        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/net"))
-            .ok()
-            .and_then(|link| number_in(&link, "net:["))
-            .and_then(|number| u32::try_from(number).ok());
+    for Namespace { inode, pid } in one_of_each_namespace(&pids) {
+        let namespace = u32::try_from(inode).ok();
         for name in ["tcp", "tcp6"] {
             let path = format!("/proc/{pid}/net/{name}");
             let listing = read_file(Path::new(&path), LISTING_MAX).unwrap_or_default();

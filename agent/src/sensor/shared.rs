@@ -17,6 +17,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::Needs;
 use super::decode::{Record, Who};
 use super::images::ImageHashes;
+use super::links::Promiscuous;
+use super::namespaces;
 use super::poll::Seen;
 use super::proc::{ProcDir, read_file, user_name};
 use super::storms::Storms;
@@ -55,7 +57,9 @@ pub(super) struct Shared {
     /// Who used a capability for networks lately.
     pub(super) capable: Mutex<VecDeque<(Instant, Who)>>,
     /// When a program last told that an interface became promiscuous.
-    pub(super) promiscuous: Mutex<HashMap<u32, Instant>>,
+    pub(super) promiscuous: Mutex<HashMap<Promiscuous, Instant>>,
+    /// Inode of the agent's own network namespace.
+    pub(super) namespace: u64,
     stopping: AtomicBool,
     /// Readable when stopping; `None` when the kernel gave none: stopping then takes a tick.
     wake: Option<OwnedFd>,
@@ -83,6 +87,7 @@ impl Shared {
             listeners: OnceLock::new(),
             capable: Mutex::default(),
             promiscuous: Mutex::default(),
+            namespace: namespaces::own().unwrap_or(0),
             stopping: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),
             nudge: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok(),

@@ -12,5 +12,6 @@ pub mod fanotify;
 pub mod identity;
 pub mod inode;
 pub mod memory;
+pub mod netlink;
 pub mod notice;
 pub mod packet;
