@@ -4,7 +4,7 @@
 //! happens, the process is gone when the [`Agent`] is dropped.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -25,6 +25,10 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Folders of agents start so, followed by the pid of their test.
 const PREFIX: &str = "holdfast-agent-";
+
+/// Folder of an agent's own programs, in its home.
+const PROGRAMS: &str = "bin";
+const ALL_PROGRAMS: [&str; 3] = ["holdfastd", "holdfast", "holdfast-scan"];
 
 /// Where the built binaries lie: `HOLDFAST_BIN`, the folder above this test's own, or `/usr/bin`.
 #[must_use]
@@ -51,6 +55,7 @@ pub struct Setup {
     tables: String,
     environment: Vec<(String, String)>,
     home_in: PathBuf,
+    own_programs: bool,
     /// Network namespace and cgroup to run in.
     place: Option<(PathBuf, PathBuf)>,
 }
@@ -67,6 +72,7 @@ impl Setup {
             // No test cuts this machine off.
             environment: vec![("HOLDFAST_ISOLATION".to_owned(), "namespace".to_owned())],
             home_in: std::env::temp_dir(),
+            own_programs: false,
             place: None,
         }
     }
@@ -133,6 +139,13 @@ impl Setup {
         self
     }
 
+    /// Run copies of the programs, which the test may replace.
+    #[must_use]
+    pub fn own_programs(mut self) -> Self {
+        self.own_programs = true;
+        self
+    }
+
     /// Write the config, start the agent, wait until it is ready.
     ///
     /// # Errors
@@ -142,6 +155,12 @@ impl Setup {
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let home = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.home_in)?;
         fs::write(home.path().join("holdfast.toml"), self.config(home.path())?)?;
+        if self.own_programs {
+            fs::create_dir(home.path().join(PROGRAMS))?;
+            for name in ALL_PROGRAMS {
+                fs::copy(binary(name), home.path().join(PROGRAMS).join(name))?;
+            }
+        }
         let mut agent = Agent { setup: self, home, process: None, log: Arc::default() };
         agent.start()?;
         Ok(agent)
@@ -190,7 +209,7 @@ impl Agent {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
         let before = self.log().len();
-        let daemon = binary("holdfastd");
+        let daemon = self.program("holdfastd");
         let mut command = match &self.setup.place {
             None => Command::new(daemon),
             Some((namespace, cgroup)) => {
@@ -210,7 +229,7 @@ impl Agent {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("start {}", binary("holdfastd").display()))?;
+            .with_context(|| format!("start {}", self.program("holdfastd").display()))?;
         let stderr = child.stderr.take().context("its standard error is a pipe")?;
         keep_log(stderr, Arc::clone(&self.log));
         self.process = Some(child);
@@ -225,6 +244,31 @@ impl Agent {
                 bail!("holdfastd ended before it was ready: {status}\n{}", self.log())
             }
             None => bail!("holdfastd is not ready after {PATIENCE:?}\n{}", self.log()),
+        }
+    }
+
+    /// Puts other files in the place of its own programs while it runs, as a package manager does:
+    /// written beside, renamed over. They do the same, but are not the same content.
+    ///
+    /// # Errors
+    /// When it has none ([`Setup::own_programs`]).
+    pub fn replace_programs(&self) -> Result<()> {
+        ensure!(self.setup.own_programs, "this agent runs the programs of all");
+        for name in ALL_PROGRAMS {
+            let (old, new) = (self.program(name), self.program(&format!("{name}.new")));
+            fs::copy(&old, &new)?;
+            // Behind what an ELF file's headers speak of.
+            fs::OpenOptions::new().append(true).open(&new)?.write_all(b"the next version")?;
+            fs::rename(&new, &old)?;
+        }
+        Ok(())
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        if self.setup.own_programs {
+            self.home.path().join(PROGRAMS).join(name)
+        } else {
+            binary(name)
         }
     }
 
@@ -282,7 +326,7 @@ impl Agent {
     /// # Errors
     /// When it cannot be started or does not end in time.
     pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(binary("holdfast"));
+        let mut command = Command::new(self.program("holdfast"));
         command.arg("--socket").arg(self.socket()).args(arguments);
         // cargo sets it, and with it a simulation is not excused: it could be anybody's code.
         command.env_remove("LD_LIBRARY_PATH");

@@ -149,6 +149,19 @@ fn nothing_but_management_leaves_an_isolated_host() {
     assert_eq!(state(&agent)["reason"], "a test");
     only_management_arrives(&mut world);
 
+    println!("-- its programs replaced");
+    agent.replace_programs().expect("replace");
+    only_management_arrives(&mut world);
+
+    println!("-- stopped for the upgrade");
+    agent.stop().expect("clean stop");
+    only_management_arrives(&mut world);
+
+    println!("-- upgraded");
+    agent.start().expect("start");
+    wait_event(&agent, "isolation", |event| event["action"] == "restored");
+    only_management_arrives(&mut world);
+
     println!("-- released");
     let released = agent.json(&["release"]).expect("release").remove(0);
     assert_eq!(released["isolated"], false);

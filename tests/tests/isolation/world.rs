@@ -109,6 +109,7 @@ impl World {
         Setup::protect([self.scratch.path()])
             .tables("[sensor]\nenabled = false\n[scan]\nworkers = 1")
             .on_host_of(&self.lab, lines)
+            .own_programs()
             .start()
             .expect("agent")
     }
