@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
+pub use holdfast_common::config::ConfigError;
 use holdfast_common::verdict::{Decision, FailureReason};
 use serde::{Deserialize, Deserializer};
 
@@ -336,28 +337,6 @@ pub struct Responses(pub Vec<Response>);
 /// A number of bytes: an integer, or text such as `"64 MiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
-
-/// Why a config was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file could not be read.
-    #[error("cannot read config {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It is not what it should be; the message of the parser names line and column.
-    #[error("{path}: {message}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what is wrong.
-        message: String,
-    },
-}
 
 impl Config {
     /// Reads and checks a config file.

@@ -24,6 +24,11 @@ pub mod sensor;
 pub mod sys;
 pub mod worker;
 
+/// Milliseconds since the epoch, by the wall clock.
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
 /// [`error_chain`] of what the kernel's verifier said, cut: its log may have a megabyte, and the
 /// end of it tells why.
 pub(crate) fn verifier_chain(error: &dyn std::error::Error) -> String {

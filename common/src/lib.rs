@@ -10,6 +10,8 @@ mod fields;
 pub mod guard;
 
 #[cfg(feature = "std")]
+pub mod config;
+#[cfg(feature = "std")]
 pub mod container;
 #[cfg(feature = "std")]
 pub mod control;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use holdfast_common::config::ConfigError;
 use serde::Deserialize;
 
 use crate::api::serve::{Identity, Place as ApiPlace};
@@ -113,28 +114,6 @@ impl Default for Keeping {
 /// Kinds that come in masses, and what is kept of them unless the config says otherwise.
 const MASSES: [&str; 5] = ["exec", "packet_socket", "activity", "network", "file"];
 const MASS: Kind = Kind { days: 14, mib: 10_240 };
-
-/// Why a config was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file could not be read.
-    #[error("cannot read config {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It is not what it should be; the message of the parser names line and column.
-    #[error("{path}: {message}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what is wrong.
-        message: String,
-    },
-}
 
 impl Config {
     /// Reads and checks a config file.

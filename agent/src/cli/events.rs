@@ -31,7 +31,7 @@ const KINDS: [&str; 18] = [
 ];
 
 pub(super) fn events(session: &mut Session, wanted: arguments::Events) -> Result<u8, CliError> {
-    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let now_ms = crate::now_ms();
     let since_ms = match &wanted.since {
         Some(since) => {
             let since = parse_since(since, now_ms);

@@ -112,7 +112,7 @@ fn suppress(
     let wrong = |message: String| CliError::Usage(message);
     let (field, value) =
         what.split_once('=').ok_or_else(|| wrong(format!("{what:?} is not FIELD=VALUE")))?;
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = crate::now_ms();
     // A span back from now, turned around.
     let since = parse_since(span, now).map_err(wrong)?;
     if since >= now || since == 0 || !span.trim().ends_with(['s', 'm', 'h', 'd', 'w']) {

@@ -73,7 +73,7 @@ fn last_proven(proof: &ProofState) -> String {
     }
     let Some(at) = proof.last_proven_ms else { return "not proven yet".to_owned() };
     let ago = |at: i64| {
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = crate::now_ms();
         duration(now.saturating_sub(at).max(0).unsigned_abs() / 1000)
     };
     let red: Vec<String> = proof

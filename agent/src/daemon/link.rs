@@ -79,7 +79,7 @@ impl Host for Linked {
             sha256: sha256.to_owned(),
             path: "any file".to_owned(),
             model: why.chars().take(LONGEST).collect(),
-            since_ms: jiff::Timestamp::now().as_millisecond(),
+            since_ms: crate::now_ms(),
         })
     }
 
@@ -108,7 +108,7 @@ impl Host for Linked {
 
 /// Each capability once; where two looked at the same, red wins.
 fn capabilities(agent: &Agent) -> Vec<Capability> {
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = crate::now_ms();
     let mut found = Found::default();
     for line in operator::doctor(agent) {
         found.add(line.check, line.ok, line.evidence, now);

@@ -206,7 +206,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         mass: sink::mass_rewrites(&table, sinks.sink()),
     })?);
     if let Some(from_ms) = state.died_at() {
-        let until_ms = jiff::Timestamp::now().as_millisecond();
+        let until_ms = crate::now_ms();
         journal.record(EventBody::ProtectionGap(ProtectionGap { from_ms, until_ms }));
     }
     sinks.respond_with(ModelResponder::start(ModelNeeds {

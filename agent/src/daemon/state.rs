@@ -70,7 +70,7 @@ impl StateDir {
 
     /// A sign of life. It survives a kill, which is what it is for; no fsync.
     pub(super) fn alive(&self) {
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = crate::now_ms();
         if let Err(error) = self.alive.write_all_at(&now.to_le_bytes(), 0) {
             tracing::warn!(%error, "cannot leave a sign of life");
         }

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use holdfast_common::control::{ModelState, Suppression};
 use holdfast_common::event::{EventBody, ModelDetection};
@@ -27,6 +27,7 @@ use super::state::{self, SUPPRESSIONS_MAX, Saved, StateError};
 use super::view::{Subject, View};
 use crate::config;
 use crate::journal::{Filter, Journal};
+use crate::now_ms;
 
 /// A model fires once in this time for one process.
 pub const QUIET: Duration = Duration::from_secs(60);
@@ -597,11 +598,6 @@ fn put_repeated(evidence: &mut BTreeMap<String, String>, kept_back: u64) {
     if kept_back > 0 {
         evidence.insert("repeated".to_owned(), kept_back.to_string());
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ use self::endpoints::Place;
 use self::programs::Programs;
 use self::record::Record;
 use crate::config;
+use crate::now_ms;
 
 /// Why a host was not isolated or released.
 #[derive(Debug, thiserror::Error)]
@@ -517,10 +518,6 @@ impl Current {
             warnings,
         }
     }
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }
 
 /// Whether an agent holds this state folder.

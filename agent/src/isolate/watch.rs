@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::netlink::{NETFILTER, ROUTE};
-use super::{Shared, egress, links, netlink, now_ms};
+use super::{Shared, egress, links, netlink};
+use crate::now_ms;
 
 /// Between two looks at whether all parts stand.
 const LOOK: Duration = Duration::from_secs(1);

@@ -9,8 +9,9 @@ use super::cut::{Cut, Needs as CutNeeds};
 use super::netlink::ROUTE;
 use super::programs::{self, Programs};
 use super::record::Record;
-use super::{IsolateError, agent_runs, cut, guard, links, netlink, now_ms};
+use super::{IsolateError, agent_runs, cut, guard, links, netlink};
 use crate::config::{self, Config};
+use crate::now_ms;
 
 /// Between two looks at whether the agent has taken over.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };

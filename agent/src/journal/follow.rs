@@ -65,7 +65,7 @@ impl Follower {
                 let count = std::mem::take(&mut state.missed);
                 let body = EventBody::Loss(LossEvent { queue: "follower".into(), count });
                 let host = state.host.clone();
-                let (id, time_ms) = (Uuid::now_v7(), super::now_ms());
+                let (id, time_ms) = (Uuid::now_v7(), crate::now_ms());
                 return Next::Event(Arc::new(Event { id, time_ms, host, body }));
             }
             if state.closed {

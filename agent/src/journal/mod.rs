@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use holdfast_common::event::{Event, EventBody};
 use uuid::Uuid;
@@ -28,6 +28,7 @@ pub use follow::{Follower, Next};
 pub use reader::{Page, Reader, Row, Waiting};
 
 use crate::config;
+use crate::now_ms;
 use queue::Entry;
 use store::{Place, Store};
 use writer::{Shared, Writer};
@@ -263,10 +264,4 @@ impl Journal {
     pub fn problem(&self) -> Option<String> {
         self.inner.shared.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// Milliseconds since the epoch; 0 when the clock stands before it.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -134,7 +134,7 @@ impl Writer {
     }
 
     fn push(&mut self, body: EventBody) {
-        let (id, time_ms) = (Uuid::now_v7(), super::now_ms());
+        let (id, time_ms) = (Uuid::now_v7(), crate::now_ms());
         self.backlog.extend(Entry::new(Event { id, time_ms, host: self.host.clone(), body }));
     }
 

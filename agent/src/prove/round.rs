@@ -21,6 +21,7 @@ use super::marker::Planted;
 use super::probe::Orders;
 use super::witness::{Fate, Sightings};
 use super::{Inner, MODEL, checks, lock};
+use crate::now_ms;
 
 /// File systems proven in one round; further ones are told as not proven.
 const MOST_FILE_SYSTEMS: usize = 64;
@@ -386,10 +387,6 @@ fn line(capability: &str, proof: Result<String, String>, advice: Option<&str>) -
     };
     let advice = advice.filter(|_| !ok).map(str::to_owned);
     Found { capability: capability.to_owned(), ok, evidence, advice, time_ms: now_ms() }
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }
 
 /// The child, and the lines that it prints.

@@ -67,7 +67,7 @@ pub(super) fn draft(
     let (xattrs, xattrs_left_out) = xattrs(file);
     Metadata {
         id,
-        sealed_ms: jiff::Timestamp::now().as_millisecond(),
+        sealed_ms: crate::now_ms(),
         path_hex: to_hex(path.as_os_str().as_bytes()),
         path: printable(path.as_os_str().as_bytes()),
         file: file_facts(stat),

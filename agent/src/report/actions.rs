@@ -320,7 +320,7 @@ impl Context {
         let known = simulate::list().iter().find(|one| one.name == name);
         let simulation = known.ok_or_else(|| format!("there is no simulation {name:?}"))?;
         let follower = self.journal.follow();
-        let since_ms = super::now_ms();
+        let since_ms = crate::now_ms();
         let said = run_simulation(simulation.name, acts.cancelled)?;
         if acts.cancelled.load(Ordering::Relaxed) {
             return Ok(Outcome::Cancelled("in the middle; what was done is undone".to_owned()));

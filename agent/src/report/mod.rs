@@ -48,6 +48,7 @@ use self::tasks::Tasks;
 use crate::config;
 use crate::control::Answerer;
 use crate::journal::Journal;
+use crate::now_ms;
 
 /// Between two looks at whether this host was enrolled.
 const LOOK: Duration = Duration::from_secs(1);
@@ -411,11 +412,6 @@ where
         Ok(done) => Ok(done?),
         Err(_) => Err(SessionError::Ended),
     }
-}
-
-/// Milliseconds since the epoch.
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }
 
 #[cfg(test)]

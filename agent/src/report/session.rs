@@ -22,7 +22,8 @@ use super::identity::{self, Identity, IdentityError};
 use super::outbox::{self, Outbox, OutboxError};
 use super::store::StoreError;
 use super::tasks::Tasks;
-use super::{LOOK, Shared, blocking, identity_mark, now_ms};
+use super::{LOOK, Shared, blocking, identity_mark};
+use crate::now_ms;
 
 /// The manager's first answer.
 const ANSWER: Duration = Duration::from_secs(20);

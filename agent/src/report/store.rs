@@ -135,7 +135,7 @@ impl Store {
         let path = state_dir.join("link.db");
         match Self::open_as_it_is(&path) {
             Err(error) if is_corrupt(&error) => {
-                let aside = state_dir.join(format!("link.db.corrupt-{}", super::now_ms()));
+                let aside = state_dir.join(format!("link.db.corrupt-{}", crate::now_ms()));
                 tracing::error!(aside = %aside.display(), "the link's memory was corrupt");
                 for end in ["", "-wal", "-shm"] {
                     let named = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
@@ -368,7 +368,7 @@ impl Store {
 pub(super) fn progress(stage: Stage, observed: impl Into<String>) -> Progress {
     Progress {
         stage,
-        time_ms: super::now_ms(),
+        time_ms: crate::now_ms(),
         observed: observed.into(),
         result: serde_json::Value::Null,
     }

@@ -21,12 +21,13 @@ use holdfast_common::task::{Action, Progress, Stage};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::Host;
 use super::actions::{self, Outcome};
 use super::session::SessionError;
 use super::spool::Spool;
 use super::store::{Order, Spooled, State, Store, progress};
-use super::{Host, now_ms};
 use crate::journal::Journal;
+use crate::now_ms;
 
 /// Tasks that wait; more are refused.
 const MOST_WAITING: usize = 256;

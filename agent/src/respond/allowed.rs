@@ -92,7 +92,7 @@ impl AllowList {
         longer.push(Allowed {
             sha256: sha256.to_owned(),
             path: path.to_owned(),
-            since_ms: jiff::Timestamp::now().as_millisecond(),
+            since_ms: crate::now_ms(),
         });
         self.write(&longer)
             .map_err(|source| AllowListError::Write { path: self.file.clone(), source })?;

@@ -188,7 +188,7 @@ impl Worker {
                     sha256,
                     path: printable(program.path.as_os_str().as_encoded_bytes()),
                     model: detection.title.clone(),
-                    since_ms: jiff::Timestamp::now().as_millisecond(),
+                    since_ms: crate::now_ms(),
                 })
             },
         );
