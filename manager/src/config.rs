@@ -4,13 +4,14 @@
 //! file and the place. Reads the file and nothing else.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::api::serve::{Identity, Place as ApiPlace};
 use crate::app::{Keep, Retention, Settings};
+use crate::notify::address::Allowed;
 use crate::store::Place;
 
 /// The whole file.
@@ -30,6 +31,19 @@ pub struct Config {
     /// What is kept how long.
     #[serde(default)]
     pub retention: Keeping,
+    /// Where notifications may go beside the usual.
+    #[serde(default)]
+    pub notify: Notify,
+}
+
+/// `[notify]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// Loopback addresses, and `http://` to them.
+    pub allow_loopback: bool,
+    /// Addresses that are refused otherwise.
+    pub allow_addresses: Vec<IpAddr>,
 }
 
 /// `[database]`
@@ -233,6 +247,10 @@ impl Config {
                 file_days: retention.file_days,
             },
             max_files: retention.file_mib.saturating_mul(1 << 20),
+            notify: Allowed {
+                loopback: self.notify.allow_loopback,
+                addresses: self.notify.allow_addresses.clone(),
+            },
         }
     }
 }
