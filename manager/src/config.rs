@@ -4,7 +4,7 @@
 //! file and the place. Reads the file and nothing else.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use holdfast_common::config::ConfigError;
@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::api::serve::{Identity, Place as ApiPlace};
 use crate::app::{Keep, Retention, Settings};
+use crate::notify::address::Allowed;
 use crate::store::Place;
 
 /// The whole file.
@@ -31,6 +32,19 @@ pub struct Config {
     /// What is kept how long.
     #[serde(default)]
     pub retention: Keeping,
+    /// Where notifications may go beside the usual.
+    #[serde(default)]
+    pub notify: Notify,
+}
+
+/// `[notify]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// Loopback addresses, and `http://` to them.
+    pub allow_loopback: bool,
+    /// Addresses that are refused otherwise.
+    pub allow_addresses: Vec<IpAddr>,
 }
 
 /// `[database]`
@@ -212,6 +226,10 @@ impl Config {
                 file_days: retention.file_days,
             },
             max_files: retention.file_mib.saturating_mul(1 << 20),
+            notify: Allowed {
+                loopback: self.notify.allow_loopback,
+                addresses: self.notify.allow_addresses.clone(),
+            },
         }
     }
 }

@@ -9,5 +9,6 @@ pub mod app;
 pub mod backup;
 pub mod config;
 pub mod link;
+pub mod notify;
 pub mod query;
 pub mod store;

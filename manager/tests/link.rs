@@ -64,6 +64,7 @@ impl World {
                 file_days: 30,
             },
             max_files: 1 << 20,
+            notify: Default::default(),
         };
         let app = App::start(settings).await.expect("app");
         let listen = "127.0.0.1:0".parse().expect("address");

@@ -86,6 +86,13 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("POST", "/api/v1/api-tokens", Need::Person),
     row("DELETE", "/api/v1/api-tokens/{id}", Need::Person),
     row("GET", "/api/v1/audit", ADMIN),
+    row("GET", "/api/v1/notifications", ADMIN),
+    row("POST", "/api/v1/notifications", ADMIN),
+    row("GET", "/api/v1/notifications/{id}", ADMIN),
+    row("PUT", "/api/v1/notifications/{id}", ADMIN),
+    row("DELETE", "/api/v1/notifications/{id}", ADMIN),
+    row("POST", "/api/v1/notifications/{id}/test", ADMIN),
+    row("GET", "/api/v1/findings", LOOK),
 ];
 
 /// What an endpoint needs; nothing when the table does not name it.

@@ -25,7 +25,7 @@ pub(super) struct AlertView {
     id: Uuid,
     host_id: Uuid,
     host: String,
-    /// malware, model, tampering, gap, isolation or health.
+    /// malware, model, tampering, gap, isolation, health or notification.
     kind: String,
     /// The model's id, the signature, the capability.
     model: String,
@@ -129,7 +129,7 @@ impl AlertDetailView {
 pub(super) struct AlertParams {
     /// new, in_progress or resolved.
     state: String,
-    /// malware, model, tampering, gap, isolation or health.
+    /// malware, model, tampering, gap, isolation, health or notification.
     kind: String,
     host: Option<Uuid>,
 }

@@ -32,6 +32,7 @@ mod hosts;
 mod limits;
 mod live;
 mod metrics;
+mod notifications;
 pub mod problem;
 pub mod serve;
 mod session;
@@ -97,6 +98,14 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(api_tokens::api_token_list, api_tokens::api_token_create))
         .routes(routes!(api_tokens::api_token_delete))
         .routes(routes!(audit::audit_list))
+        .routes(routes!(notifications::notification_list, notifications::notification_create))
+        .routes(routes!(
+            notifications::notification_get,
+            notifications::notification_edit,
+            notifications::notification_delete
+        ))
+        .routes(routes!(notifications::notification_test))
+        .routes(routes!(notifications::finding_list))
         .split_for_parts()
 }
 

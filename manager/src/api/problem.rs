@@ -79,7 +79,7 @@ impl From<AppError> for Problem {
             AppError::Store(StoreError::Closed) => {
                 return Self::new(StatusCode::SERVICE_UNAVAILABLE, "the manager is ending");
             }
-            AppError::Store(_) | AppError::File { .. } => {
+            AppError::Store(_) | AppError::File { .. } | AppError::Vault(_) => {
                 let chain: &(dyn std::error::Error + 'static) = &error;
                 tracing::error!(error = chain, "a request failed");
                 let detail = "the manager could not do it; its log says why";

@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::notify::address::Allowed;
 use crate::store::{Place, Store};
 
 mod alerts;
@@ -22,14 +23,17 @@ mod events;
 mod files;
 mod health;
 mod hosts;
+mod notifications;
 mod passwords;
 mod reconcile;
 mod retention;
 mod secret;
 mod sign_in;
 mod tasks;
+mod tell;
 mod tokens;
 mod users;
+mod vault;
 mod writer;
 
 pub use alerts::{AlertDetail, AlertEdit};
@@ -40,12 +44,15 @@ pub use events::EventPage;
 pub use files::ChunkAnswer;
 pub use health::Reason;
 pub use hosts::{AdmitError, Admitted, EnrollError};
+pub use notifications::{ChannelState, NewChannel, TestAnswer};
 pub use retention::{Keep, Retention};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
 pub use tasks::{Filed, NewOrder, TaskOrder, TaskSignal};
 pub use tokens::NewToken;
 pub use users::{FirstAdmin, MIN_PASSWORD, Principal, Role, Scope, UserEdit};
+use vault::Vault;
+pub use vault::VaultError;
 
 pub use crate::store::StoreError;
 
@@ -65,6 +72,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Bytes of all delivered files together.
     pub max_files: u64,
+    /// Where notifications may go beside the usual.
+    pub notify: Allowed,
 }
 
 /// Why something that a person asked for was not done.
@@ -85,6 +94,9 @@ pub enum AppError {
     /// The database did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A secret was not sealed or opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The data folder did not do it.
     #[error("{operation}")]
     File {
@@ -113,6 +125,7 @@ struct Inner {
     counters: Counters,
     passwords: passwords::Passwords,
     uploads: files::Uploads,
+    vault: Vault,
     audit_head: Mutex<i64>,
     ending: watch::Sender<bool>,
     running: Mutex<Option<JoinSet<()>>>,
@@ -131,6 +144,7 @@ impl App {
         running.spawn(reconcile::run(app.clone()));
         running.spawn(retention::run(app.clone()));
         running.spawn(change::listen(app.clone()));
+        running.spawn(tell::run(app.clone()));
         *app.0.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(app)
     }
@@ -152,6 +166,7 @@ impl App {
             instance: secret::number()?,
             passwords: passwords::Passwords::new(),
             uploads: files::Uploads::default(),
+            vault: Vault::open(&settings.data_dir)?,
             store,
             settings,
             jobs,
@@ -215,7 +230,7 @@ pub fn now_ms() -> i64 {
 }
 
 /// Cuts text to a number of bytes, at a character.
-fn cut(text: &str, most: usize) -> &str {
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     if text.len() <= most {
         return text;
     }

@@ -3,6 +3,7 @@
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
+use super::deliveries::notification_queue;
 use super::events::number_of;
 use super::{Store, StoreError, Tx, clean, column, failed, id_column, id_column_maybe, id_value};
 
@@ -11,7 +12,8 @@ use super::{Store, StoreError, Tx, clean, column, failed, id_column, id_column_m
 pub struct Raise {
     /// The host's number.
     pub host: i64,
-    /// `malware`, `model`, `tampering`, `gap`, `isolation`, `health`.
+    /// `malware`, `model`, `tampering`, `gap`, `isolation`, `health`,
+    /// `notification` (alerts cannot be told).
     pub kind: &'static str,
     /// Hash of host, model and cause.
     pub group_key: Vec<u8>,
@@ -97,7 +99,7 @@ pub struct Raised {
     pub id: Uuid,
 }
 
-/// Counts detections on the group's open alert, or opens one.
+/// Counts detections on the group's open alert, or opens one, and queues them to be told.
 ///
 /// # Errors
 /// [`StoreError`]
@@ -142,7 +144,9 @@ pub async fn alert_raise(tx: &mut Tx, raise: &Raise, now_ms: i64) -> Result<Rais
     .fetch_one(tx.conn())
     .await
     .map_err(failed("raise an alert"))?;
-    Ok(Raised { number: column(&row, "number")?, id: id_column(&row, "id")? })
+    let raised = Raised { number: column(&row, "number")?, id: id_column(&row, "id")? };
+    notification_queue(tx, raise, raised, now_ms).await?;
+    Ok(raised)
 }
 
 /// Links an event to an alert.

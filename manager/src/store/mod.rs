@@ -17,9 +17,11 @@ use uuid::Uuid;
 pub mod alerts;
 pub mod audit;
 pub mod backup;
+pub mod deliveries;
 pub mod events;
 pub mod hosts;
 pub mod index;
+pub mod notifications;
 pub mod notify;
 pub mod retention;
 pub mod search;
@@ -30,7 +32,7 @@ pub mod users;
 /// Connections that read, or on PostgreSQL do anything.
 const CONNECTIONS: u32 = 8;
 /// The newest migration.
-pub const SCHEMA: i64 = 2;
+pub const SCHEMA: i64 = 3;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,10 +172,12 @@ impl Store {
             }
         };
         let schema = include_str!("../../migrations/0001_schema.sql");
+        let notifications = include_str!("../../migrations/0003_notifications.sql");
         let simple = MigrationType::Simple;
         let migrator = Migrator::with_migrations(vec![
             Migration::new(1, "schema".into(), simple, schema.into_sql_str(), false),
             Migration::new(2, name.into(), simple, events.into_sql_str(), false),
+            Migration::new(3, "notifications".into(), simple, notifications.into_sql_str(), false),
         ]);
         let mut connection = self.writer.acquire().await.map_err(failed("migrate"))?;
         migrator.run_direct(None, &mut *connection, false).await.map_err(|error| {

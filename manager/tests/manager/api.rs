@@ -93,6 +93,11 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
         ("POST", "/api/v1/api-tokens") => {
             Some(json!({"name": "n", "scopes": ["read"], "valid_s": 60}))
         }
+        // Taken as JSON, refused as a channel: nothing is made, nothing is sent.
+        ("POST", "/api/v1/notifications") | ("PUT", "/api/v1/notifications/{id}") => {
+            Some(json!({"name": "", "config": {"kind": "syslog", "server": "x", "port": 1}}))
+        }
+        ("POST", "/api/v1/notifications/{id}/test") => None,
         ("GET" | "DELETE", _) => None,
         _ => return None,
     };

@@ -12,6 +12,7 @@ use holdfast_common::link::{Capability, CapabilityState, Heartbeat, HostFacts, O
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 use holdfast_common::verdict::{Decision, Disposition, Engine, Hashes, ScanType, Signature};
 use holdfast_manager::app::{Admitted, App, Keep, NewToken, Retention, Settings, now_ms};
+use holdfast_manager::notify::address::Allowed;
 use holdfast_manager::store::Place;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -120,7 +121,13 @@ impl World {
 pub fn settings(place: Place, data_dir: PathBuf) -> Settings {
     let keep = Keep { days: 30, bytes: 0 };
     let retention = Retention { default: keep, kinds: BTreeMap::new(), file_days: 30 };
-    Settings { place, data_dir, retention, max_files: 64 << 20 }
+    Settings {
+        place,
+        data_dir,
+        retention,
+        max_files: 64 << 20,
+        notify: Allowed { loopback: true, addresses: Vec::new() },
+    }
 }
 
 pub fn facts(name: &str) -> HostFacts {

@@ -44,6 +44,7 @@ async fn serve(config: Config, folder: PathBuf) -> Result<()> {
             file_days: 30,
         },
         max_files: 1 << 30,
+        notify: Default::default(),
     };
     let app = App::start(settings).await?;
     let link = Link::bind(config, app.clone()).await?;

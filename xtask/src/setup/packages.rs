@@ -188,6 +188,12 @@ pub(crate) const PACKAGES: &[Package] = &[
         "runs that server as another user, and ends it with the tests",
     ),
     Package::new(
+        "python3-aiosmtpd",
+        Need::Test,
+        Proof::Dpkg,
+        "the mail server that the manager's tests send alerts to",
+    ),
+    Package::new(
         "e2fsprogs",
         Need::Run,
         Proof::Program("mkfs.ext4"),
