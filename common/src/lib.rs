@@ -20,6 +20,8 @@ pub mod link;
 #[cfg(feature = "std")]
 pub mod process;
 #[cfg(feature = "std")]
+pub mod scans;
+#[cfg(feature = "std")]
 pub mod task;
 #[cfg(feature = "std")]
 pub mod verdict;

@@ -127,6 +127,7 @@ fn detection() -> Box<MalwareDetection> {
         disposition: Disposition::Quarantined,
         quarantine_id: None,
         reason: None,
+        late: None,
     })
 }
 

@@ -14,3 +14,4 @@ pub mod inode;
 pub mod memory;
 pub mod notice;
 pub mod packet;
+pub mod priority;
