@@ -91,6 +91,19 @@ fn code(agent: &Agent, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// A bundle with a hash list, so that files are read to their end.
+fn rules(line: &str) -> tempfile::TempDir {
+    let rules = tempfile::Builder::new().prefix("rules").tempdir_in("/root").expect("rules");
+    fs::set_permissions(rules.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+    fs::write(rules.path().join("list.sha256"), format!("{line}\n")).expect("list");
+    rules
+}
+
+/// Of nothing.
+fn unknown() -> String {
+    format!("{} Old.Rule", "ab".repeat(32))
+}
+
 /// Content that compresses badly and takes a while.
 fn heavy(path: &Path, mebibytes: usize) {
     let chunk: Vec<u8> =
@@ -110,10 +123,8 @@ fn many(folder: &Path, files: usize) {
 
 #[test]
 fn what_lay_there_is_found_late_and_the_new_rule_is_named() {
-    let rules = tempfile::Builder::new().prefix("rules").tempdir_in("/root").expect("rules");
-    fs::set_permissions(rules.path(), fs::Permissions::from_mode(0o755)).expect("mode");
+    let rules = rules(&unknown());
     let list = |name: &str, line: &str| fs::write(rules.path().join(name), line).expect("list");
-    list("old.sha256", &format!("{} Old.Rule\n", "ab".repeat(32)));
     let tables = format!("[scan]\nbundle = {:?}", rules.path());
     let mut world = World::new(|scanned| {
         fs::write(scanned.join("sleeper"), "lies here for years\n").expect("write");
@@ -140,6 +151,9 @@ fn what_lay_there_is_found_late_and_the_new_rule_is_named() {
     assert_eq!(newest["finds"][0]["disposition"], "quarantined");
     assert_ne!(newest["bundle"], "");
     assert_eq!(newest["started_by"], "root on this host");
+    let id = newest["scan_id"].as_str().expect("id");
+    let (exit, said) = code(&world.agent, &["scans", "show", id]);
+    assert!(exit == 0 && said.contains("FOUND") && said.contains("lay there"), "{said}");
 }
 
 #[test]
@@ -203,9 +217,10 @@ fn a_scan_in_the_background_is_paused_resumed_cancelled_and_remembered_through_a
 
 #[test]
 fn a_share_of_the_processor_is_kept_in_the_middle_of_a_file() {
+    let rules = rules(&unknown());
     let world = World::new(|scanned| {
-        heavy(&scanned.join("large"), 200);
-        String::new()
+        heavy(&scanned.join("large"), 400);
+        format!("[scan]\nbundle = {:?}", rules.path())
     });
     let id = world.background(&["--cpu-share", "10", world.path()]);
     let running = || world.show(&id)["state"] == "running";
@@ -253,9 +268,10 @@ fn held_opens_do_not_wait_for_a_scan() {
     // Here the scanned file system is the protected one.
     let scratch = Scratch::tmpfs(512 << 20).expect("scratch");
     many(&scratch.join("many"), 4000);
-    heavy(&scratch.join("large"), 200);
+    heavy(&scratch.join("large"), 300);
+    let rules = rules(&unknown());
     let agent = Setup::protect([scratch.path()])
-        .tables("[sensor]\nenabled = false")
+        .tables(&format!("[sensor]\nenabled = false\n[scan]\nbundle = {:?}", rules.path()))
         .start()
         .expect("agent");
     let mut number = 0;
@@ -292,6 +308,7 @@ fn held_opens_do_not_wait_for_a_scan() {
 
 #[test]
 fn a_hostile_tree_is_walked_once_and_what_is_left_out_is_told() {
+    let rules = rules(&unknown());
     let world = World::new(|scanned| {
         let root = scanned.path();
         fs::write(root.join("clean"), "clean").expect("write");
@@ -307,7 +324,7 @@ fn a_hostile_tree_is_walked_once_and_what_is_left_out_is_told() {
         let odd = std::ffi::OsStr::from_bytes(b"new\nline\xff\x1b[2J");
         fs::write(root.join(odd), eicar()).expect("write");
         File::create(root.join("sparse")).expect("create").set_len(4 << 30).expect("sparse");
-        "[scan]\nrescan_limit_s = 20".to_owned()
+        format!("[scan]\nrescan_limit_s = 3\nbundle = {:?}", rules.path())
     });
     let deep = Command::new("python3")
         .arg("-c")
@@ -335,7 +352,7 @@ fn a_hostile_tree_is_walked_once_and_what_is_left_out_is_told() {
     assert_eq!(left_out(&record, "hard_link").0, 5);
     assert_eq!(left_out(&record, "pseudo_file_system").0, 1);
     let (deep, example) = left_out(&record, "too_deep");
-    assert!(deep == 1 && example.ends_with("/d"), "{record}");
+    assert!(deep == 1 && example.ends_with("/d/d"), "{record}");
     assert_eq!(record["progress"]["found"], 1);
     let sparse = left_out(&record, "too_slow").0;
     // Four gibibytes of nothing: read to the end or given up at the limit, never in between.
@@ -377,16 +394,13 @@ fn a_folder_of_a_million_entries_takes_no_memory_to_walk() {
 
 #[test]
 fn a_quick_scan_finds_a_program_that_runs_even_when_its_file_is_gone() {
-    let rules = tempfile::Builder::new().prefix("rules").tempdir_in("/root").expect("rules");
-    fs::set_permissions(rules.path(), fs::Permissions::from_mode(0o755)).expect("mode");
     let programs = Scratch::tmpfs(64 << 20).expect("scratch");
     let program = programs.join("implant");
     let mut content = fs::read("/bin/sleep").expect("sleep");
     content.extend_from_slice(b"implanted");
     fs::write(&program, content).expect("write");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("mode");
-    let line = format!("{} Implant.Test\n", hash_of(&program));
-    fs::write(rules.path().join("list.sha256"), line).expect("list");
+    let rules = rules(&format!("{} Implant.Test", hash_of(&program)));
     let world = World::new(|scanned| {
         fs::write(scanned.join("download"), eicar()).expect("write");
         format!("[scan]\nbundle = {:?}\nquick = [{:?}]", rules.path(), scanned.path())
@@ -398,7 +412,7 @@ fn a_quick_scan_finds_a_program_that_runs_even_when_its_file_is_gone() {
     child.wait().expect("end");
     assert_eq!(exit, 1, "{said}");
     assert!(said.contains("Implant.Test"), "{said}");
-    assert!(said.contains("EICAR"), "and the download: {said}");
+    assert!(said.contains("Eicar-Test-File"), "and the download: {said}");
     assert!(!world.scanned.join("download").exists());
     let record = world.agent.json(&["scans", "list", "--limit", "1"]).expect("list").remove(0);
     assert_eq!((&record["scope"], &record["progress"]["found"]), (&"quick".into(), &2.into()));
@@ -455,7 +469,7 @@ fn schedules_are_kept_run_skipped_and_forgotten() {
     let (exit, said) = code(&world.agent, &add);
     assert_eq!(exit, 0, "{said}");
     let (exit, said) = code(&world.agent, &add);
-    assert!(exit == 1 && said.contains("there is one of this name"), "{said}");
+    assert!(exit == 2 && said.contains("there is one of this name"), "{said}");
     let (exit, said) = code(&world.agent, &["scan", "--full", "--schedule", "0 1 * 13 *"]);
     assert!(exit == 64 && said.contains("field 4 (month)"), "{said}");
     world.agent.kill().expect("kill -9");

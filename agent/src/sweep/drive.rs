@@ -328,7 +328,7 @@ impl<'a> Sweep<'a> {
 
     /// A file without a verdict.
     fn refused(&mut self, path: &Path, why: LeftOutReason, cause: &str) {
-        self.live.left_out(path, why, Some(cause));
+        self.live.left_out(path, why, Some(cause).filter(|cause| !cause.is_empty()));
         if why.is_failure() {
             let reply = Reply::ScanFailed { path: shown(path), reason: words(why, cause) };
             // Whether anybody listens is asked at the next step.

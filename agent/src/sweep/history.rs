@@ -265,10 +265,14 @@ impl History {
         let mut connection = self.lock();
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
-            transaction.execute(
-                "INSERT INTO bundle (digest, path, loaded_ms) VALUES (?1, ?2, ?3)",
+            // Two threads may have seen it new.
+            let new = transaction.execute(
+                "INSERT OR IGNORE INTO bundle (digest, path, loaded_ms) VALUES (?1, ?2, ?3)",
                 params![digest, path, loaded_ms],
             )?;
+            if new == 0 {
+                return Ok(());
+            }
             let number = transaction.last_insert_rowid();
             {
                 let mut insert = transaction
@@ -359,10 +363,11 @@ mod tests {
         let history = History::open(folder.path()).expect("open");
         let mut open = record();
         open.state = ScanState::Paused;
-        history.put(&open).expect("put");
         for _ in 0..MOST_SCANS + 20 {
             history.put(&ScanRecord { state: ScanState::Done, ..record() }).expect("put");
         }
+        open.scan_id = Uuid::now_v7();
+        history.put(&open).expect("put");
         assert_eq!(history.list(0).expect("list").len() as i64, MOST_SCANS + 1);
         drop(history);
         let history = History::open(folder.path()).expect("again");

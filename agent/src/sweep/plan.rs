@@ -177,6 +177,8 @@ impl Planner {
 
     /// What is due now. The caller keeps [`Due::standing`] with what it does about it.
     pub(super) fn due(&mut self, now_ms: i64, history: &History) -> Vec<Due> {
+        // The start lies in no time that is to come: the clock was set back.
+        self.started_ms = self.started_ms.min(now_ms);
         let started_ms = self.started_ms;
         let mut due = Vec::new();
         for entry in &mut self.entries {
