@@ -3,6 +3,8 @@
 //! Invariant: a `Config` that exists is valid. Unknown keys are refused, every error names the
 //! file and the place. Reads the file and nothing else.
 
+mod scan;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +13,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 pub use holdfast_common::config::ConfigError;
 use holdfast_common::verdict::{Decision, FailureReason};
 use serde::{Deserialize, Deserializer};
+
+pub use self::scan::{Scan, ScheduleEntry};
 
 use crate::sensor::files::list::Files;
 
@@ -121,26 +125,6 @@ pub struct Exclude {
     /// Globs on the opener's executable (`/proc/PID/exe`).
     #[serde(default, deserialize_with = "globs")]
     pub processes: GlobSet,
-}
-
-/// `[scan]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Scan {
-    /// Folder of rules; without it the built-in ones (EICAR) alone.
-    pub bundle: Option<PathBuf>,
-    /// Number of workers for held opens; 0 means one a core, at least two.
-    pub workers: usize,
-    /// Address space of one worker.
-    pub memory_limit: ByteSize,
-    /// Time for one rescan or on-demand scan, seconds.
-    pub rescan_limit_s: u64,
-}
-
-impl Default for Scan {
-    fn default() -> Self {
-        Self { bundle: None, workers: 0, memory_limit: ByteSize(1 << 30), rescan_limit_s: 120 }
-    }
 }
 
 /// `[quarantine]`

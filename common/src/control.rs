@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::container::Metadata;
 use crate::event::{Event, MalwareDetection};
 use crate::link::OutboxState;
+use crate::scans::{ScanOrder, ScanRecord, ScanSchedule, ScheduleState};
 use crate::verdict::FailureReason;
 
 /// Longest request line, in bytes.
@@ -30,6 +31,43 @@ pub enum Request {
         /// Files and folders.
         #[serde(with = "path_bytes")]
         paths: Vec<PathBuf>,
+    },
+    /// Start a scan. Answer: one [`Reply::Scan`]; with `follow` then as for [`Request::Scan`],
+    /// and the scan is cancelled when nobody listens any more.
+    ScanStart {
+        /// What is asked for.
+        order: ScanOrder,
+        /// Stay until it ends.
+        follow: bool,
+    },
+    /// Answer: [`Reply::Scan`] each, newest first.
+    ScanList {
+        /// At most so many; 0 for no limit.
+        limit: u64,
+    },
+    /// Answer: one [`Reply::Scan`].
+    ScanShow {
+        /// Which.
+        id: Uuid,
+    },
+    /// Let a scan wait, go on, or end. Answer: one [`Reply::Scan`].
+    ScanSteer {
+        /// Which.
+        id: Uuid,
+        /// What to do.
+        steer: ScanSteer,
+    },
+    /// Answer: [`Reply::Schedule`] each.
+    ScheduleList,
+    /// Add a schedule, which is kept. Answer: one [`Reply::Schedule`].
+    ScheduleAdd {
+        /// What is asked for.
+        schedule: ScanSchedule,
+    },
+    /// Forget a schedule that was added. Answer: `Done`.
+    ScheduleRemove {
+        /// Its name.
+        name: String,
     },
     /// Answer: [`Reply::Event`] each, oldest first.
     Events {
@@ -153,6 +191,10 @@ pub enum Reply {
     },
     /// The end of a scan.
     ScanDone(ScanProgress),
+    /// A scan.
+    Scan(Box<ScanRecord>),
+    /// A schedule.
+    Schedule(Box<ScheduleState>),
     /// A quarantine item.
     QuarantineItem(Box<Metadata>),
     /// Where an item was put back.
@@ -185,6 +227,18 @@ pub enum Reply {
         /// What and where.
         message: String,
     },
+}
+
+/// What to do with a scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScanSteer {
+    /// It waits, in the middle of a file too.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It ends.
+    Cancel,
 }
 
 /// Numbers of a running scan.

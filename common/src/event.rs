@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::process::{ProcessInfo, ProcessKey};
+use crate::scans::{LateFind, ScanRecord};
 use crate::verdict::{Decision, Disposition, FailureReason, Hashes, ScanType, Signature};
 
 /// One fact.
@@ -34,6 +35,8 @@ pub enum EventBody {
     Failure(Box<ScanFailure>),
     /// A file was put back from, or deleted in, or exported from quarantine.
     Quarantine(QuarantineAction),
+    /// A scan was begun, ended, or was not begun.
+    Scan(Box<ScanRecord>),
     /// A program started.
     Exec(Box<ExecEvent>),
     /// A packet or raw socket was opened or bound.
@@ -73,6 +76,7 @@ impl EventBody {
             Self::Model(_) => "model",
             Self::Failure(_) => "failure",
             Self::Quarantine(_) => "quarantine",
+            Self::Scan(_) => "scan",
             Self::Exec(_) => "exec",
             Self::PacketSocket(_) => "packet_socket",
             Self::Activity(_) => "activity",
@@ -130,6 +134,9 @@ pub struct MalwareDetection {
     pub quarantine_id: Option<Uuid>,
     /// Why the disposition is not better, for people (e.g. "no space left in quarantine").
     pub reason: Option<String>,
+    /// How long the file had lain there when a scan found it; `None` where it was no scan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Box<LateFind>>,
 }
 
 /// `statx` of the file when it was judged.

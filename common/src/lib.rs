@@ -22,6 +22,8 @@ pub mod link;
 #[cfg(feature = "std")]
 pub mod process;
 #[cfg(feature = "std")]
+pub mod scans;
+#[cfg(feature = "std")]
 pub mod task;
 #[cfg(feature = "std")]
 pub mod verdict;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::control::path_bytes;
 use crate::process::ProcessKey;
+use crate::scans::ScanScope;
 
 /// What an operator wants done on a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,11 +20,17 @@ pub enum Action {
     },
     /// Let the host go; verified by the state afterwards.
     Release,
-    /// Scan absolute paths; verified by the end of the scan.
+    /// Scan; verified by the end of the scan.
     Scan {
-        /// Files and folders.
-        #[serde(with = "path_bytes")]
+        /// What to look at.
+        #[serde(default, skip_serializing_if = "is_paths")]
+        scope: ScanScope,
+        /// Absolute paths of files and folders, where these are what to look at.
+        #[serde(default, with = "path_bytes")]
         paths: Vec<PathBuf>,
+        /// Percent of one core, 1 to 100; without it what the host's config says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cpu_share: Option<u8>,
     },
     /// Put a quarantined item back; verified by the file's hash in its place.
     Restore {
@@ -73,6 +80,11 @@ pub enum Action {
     ProcessList,
     /// Status, doctor's lines, counters and the agent's newest events, as a zip.
     Diagnostics,
+}
+
+/// Agents that know no other scope take the order all the same.
+fn is_paths(scope: &ScanScope) -> bool {
+    *scope == ScanScope::Paths
 }
 
 impl Action {

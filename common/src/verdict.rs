@@ -145,6 +145,8 @@ pub enum ScanType {
     OnClose,
     /// A file that was allowed by failure, scanned again without a deadline.
     Rescan,
-    /// `holdfast scan`.
+    /// A scan that somebody started.
     OnDemand,
+    /// A scan that a schedule started.
+    Scheduled,
 }

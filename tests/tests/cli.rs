@@ -127,6 +127,7 @@ fn detection() -> Box<MalwareDetection> {
         disposition: Disposition::Quarantined,
         quarantine_id: None,
         reason: None,
+        late: None,
     })
 }
 
@@ -550,6 +551,64 @@ fn an_agent_that_is_not_there_is_said_clearly() {
         assert_eq!(code(&output), expected);
         assert!(text.contains("cannot reach the agent at") && text.contains("none.sock"), "{text}");
         assert!(text.contains("Is holdfastd running?"), "{text}");
+    }
+}
+
+/// A scan whose every text is hostile.
+fn scan_record() -> Reply {
+    Reply::Scan(Box::new(
+        serde_json::from_value(serde_json::json!({
+            "scan_id": Uuid::from_u128(7), "scope": "paths", "places": [HOSTILE, HOSTILE],
+            "started_by": HOSTILE, "state": "running", "note": HOSTILE, "cpu_share": 25,
+            "asked_ms": 0, "began_ms": 0, "running_ms": 61_000, "at": HOSTILE, "bundle": HOSTILE,
+            "progress": { "files": 5, "bytes": 2048, "found": 3, "failed": 1, "skipped": 0 },
+            "estimate": { "files": 10, "percent": 50, "left_s": 61, "basis": HOSTILE },
+            "left_out": [{ "reason": "unreadable", "count": 1, "examples": [HOSTILE] }],
+            "finds": [{
+                "path": HOSTILE, "signature": HOSTILE, "sha256": "ab", "disposition": "quarantined",
+                "late": {
+                    "since_ms": 0, "by": "ctime", "lain_s": 126_230_400,
+                    "rule": { "name": HOSTILE, "bundle": HOSTILE, "path": HOSTILE,
+                        "since_ms": 0, "newer_than_file": true },
+                },
+            }],
+        }))
+        .expect("a record"),
+    ))
+}
+
+#[test]
+fn scans_are_shown_with_progress_and_their_texts_are_tame() {
+    let agent = Agent::new(|_| lines(&[scan_record(), Reply::Done]));
+    for arguments in [
+        &["scans"][..],
+        &["scans", "list"],
+        &["scans", "show", "00000000"],
+        &["scans", "pause", "00000000"],
+        &["scan", "--full", "--background"],
+    ] {
+        let output = agent.run(arguments);
+        let text = out(&output);
+        assert_eq!(code(&output), 0, "{arguments:?}: {output:?}");
+        assert_tame(&text);
+        assert!(text.contains("50%") && text.contains("1m 1s left"), "{arguments:?}: {text}");
+    }
+    let text = out(&agent.run(["scans", "show", &Uuid::from_u128(7).to_string()]));
+    for part in ["unreadable, 1", "unchanged for 1461d", "by ctime", "newer than the file"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.contains("and 2 more"), "{text}");
+    let output = agent.run(["scans", "--json"]);
+    assert_eq!(objects(&out(&output)), 1);
+    for wrong in [
+        &["scan", "--quick", "--full"][..],
+        &["scan", "--quick", "/x"],
+        &["scan", "/x", "--cpu-share", "0"],
+        &["scan", "/x", "--name", "n"],
+        &["scan", "/x", "--schedule", "every blue moon"],
+        &["scans", "show", "no-id"],
+    ] {
+        assert_eq!(code(&agent.run(wrong)), 64, "{wrong:?}");
     }
 }
 

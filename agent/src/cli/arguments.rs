@@ -36,15 +36,14 @@ pub(super) enum Command {
         after_help = "Examples:\n  sudo holdfast doctor\n  holdfast doctor --json | jq 'select(.ok | not)'"
     )]
     Doctor,
-    /// Scan files and folders now. Exits 0 clean, 1 found, 2 error.
-    #[command(
-        after_help = "Examples:\n  sudo holdfast scan /srv/incoming\n  holdfast scan --json . > found.jsonl"
-    )]
-    Scan {
-        /// Files and folders.
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-    },
+    /// Scan now, or again and again. Exits 0 clean, 1 found, 2 error.
+    #[command(after_help = "Examples:\n  sudo holdfast scan /srv/incoming\n  \
+holdfast scan --json . > found.jsonl\n  sudo holdfast scan --full --background\n  \
+sudo holdfast scan --full --schedule 'every 3 days at 01:00' --jitter 30m --catch-up\n  \
+sudo holdfast scan /srv --schedule '0 1 */3 * *' --name srv")]
+    Scan(Scan),
+    /// Scans that were, that run, and that come again [default: list]
+    Scans(Scans),
     /// What happened, oldest first.
     #[command(after_help = "Examples:\n  holdfast events --since 24h --kind malware\n  \
 holdfast events --since 2026-11-22T08:00:00+01:00\n  holdfast events --follow --json")]
@@ -79,6 +78,98 @@ sudo holdfast release --without-agent   # no agent is running")]
 --token hf-… --ca-fingerprint 4f2a… --proxy http://user:password@proxy.example:3128"
     )]
     Enroll(Enroll),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Scan {
+    /// Files and folders.
+    #[arg(value_name = "PATH", required_unless_present_any = ["quick", "full"])]
+    #[arg(conflicts_with_all = ["quick", "full"])]
+    pub(super) paths: Vec<PathBuf>,
+    /// What runs, what starts by itself, and where downloads land.
+    #[arg(long, conflicts_with = "full")]
+    pub(super) quick: bool,
+    /// Every local file system.
+    #[arg(long)]
+    pub(super) full: bool,
+    /// Do not wait for it: it runs idle, and `holdfast scans` shows it.
+    #[arg(long)]
+    pub(super) background: bool,
+    /// What it may take of one core [default: 100; in the background as in the config]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(super) cpu_share: Option<u8>,
+    /// Not now, but then: a cron expression, or 'every 3 days at 01:00'.
+    #[arg(long, value_name = "WHEN", conflicts_with = "background")]
+    pub(super) schedule: Option<String>,
+    /// The schedule's name [default: quick, full or paths]
+    #[arg(long, requires = "schedule")]
+    pub(super) name: Option<String>,
+    /// Put each run off by up to this, by chance: 90s, 30m, 2h.
+    #[arg(long, value_name = "TIME", requires = "schedule")]
+    pub(super) jitter: Option<String>,
+    /// After a downtime, do once what was missed.
+    #[arg(long, requires = "schedule")]
+    pub(super) catch_up: bool,
+    /// Whose clock: local, UTC, or a name such as Europe/Berlin.
+    #[arg(long, requires = "schedule", default_value = "local")]
+    pub(super) timezone: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Scans {
+    #[command(subcommand)]
+    pub(super) command: Option<ScansCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ScansCommand {
+    /// The newest first.
+    #[command(after_help = "Example:\n  holdfast scans list --limit 5")]
+    List {
+        /// At most this many; 0 for all.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: u64,
+    },
+    /// What was scanned, found, left out and why.
+    #[command(after_help = "Example:\n  holdfast scans show 0197a2")]
+    Show {
+        /// The scan, or the beginning of its id.
+        id: String,
+    },
+    /// Let a scan wait, in the middle of a file too.
+    #[command(after_help = "Example:\n  holdfast scans pause 0197a2")]
+    Pause {
+        /// The scan, or the beginning of its id.
+        id: String,
+    },
+    /// Let it go on.
+    #[command(after_help = "Example:\n  holdfast scans resume 0197a2")]
+    Resume {
+        /// The scan, or the beginning of its id.
+        id: String,
+    },
+    /// End it. What it found stays found.
+    #[command(after_help = "Example:\n  holdfast scans cancel 0197a2")]
+    Cancel {
+        /// The scan, or the beginning of its id.
+        id: String,
+    },
+    /// Scans that come again.
+    #[command(subcommand)]
+    Schedules(Schedules),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Schedules {
+    /// All, with when they are due.
+    #[command(after_help = "Example:\n  holdfast scans schedules list")]
+    List,
+    /// Forget one that was added with `holdfast scan --schedule`.
+    #[command(after_help = "Example:\n  holdfast scans schedules delete srv")]
+    Delete {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -149,7 +240,7 @@ pub(super) struct Events {
     /// Only from then on: a span back from now (30m, 2h, 3d), or an RFC 3339 time.
     #[arg(long, value_name = "T")]
     pub(super) since: Option<String>,
-    /// Only this kind: malware, model, failure, quarantine, exec, packet_socket, agent_started,
+    /// Only this kind: malware, model, failure, quarantine, scan, exec, packet_socket, agent_started,
     /// agent_stopped, protection_gap, bundle, coverage, isolation, loss.
     #[arg(long, value_name = "KIND")]
     pub(super) kind: Option<String>,

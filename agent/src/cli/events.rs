@@ -9,11 +9,12 @@ use super::text::{duration, local_time, parse_since, safe};
 use super::{CliError, Session, arguments, unexpected};
 
 /// Every kind, to refuse a misspelt one (an empty answer would look like peace).
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 19] = [
     "malware",
     "model",
     "failure",
     "quarantine",
+    "scan",
     "exec",
     "packet_socket",
     "activity",
@@ -112,6 +113,7 @@ fn what(body: &EventBody) -> String {
         EventBody::Quarantine(action) => {
             format!("{} {} (item {})", action.action, action.path, action.item)
         }
+        EventBody::Scan(scan) => super::scans::told(scan),
         EventBody::Exec(exec) => who(&exec.process),
         EventBody::PacketSocket(socket) => format!(
             "{} {} {} protocol {} interface {}: {}",
@@ -257,6 +259,7 @@ pub(super) fn scan_type(scan_type: ScanType) -> &'static str {
         ScanType::OnClose => "on close",
         ScanType::Rescan => "rescan",
         ScanType::OnDemand => "on demand",
+        ScanType::Scheduled => "scheduled",
     }
 }
 

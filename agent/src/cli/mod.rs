@@ -12,6 +12,7 @@ mod models;
 mod out;
 mod quarantine;
 mod scan;
+mod scans;
 mod simulate;
 mod state;
 mod text;
@@ -88,7 +89,7 @@ pub fn main() -> ExitCode {
     };
     let mut session = Session { socket: arguments.socket, out: Out::stdout(arguments.json) };
     // A scan that fails exits 2, since 1 says that something was found.
-    let failure = if matches!(arguments.command, Command::Scan { .. }) { scan::ERROR } else { 1 };
+    let failure = if matches!(arguments.command, Command::Scan(_)) { scan::ERROR } else { 1 };
     match run(&mut session, arguments.command) {
         Ok(code) => ExitCode::from(code),
         // `holdfast events | head`
@@ -111,7 +112,8 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
         Command::Status => state::status(session),
         Command::Metrics => metrics::metrics(session),
         Command::Doctor => state::doctor(session),
-        Command::Scan { paths } => scan::scan(session, &paths),
+        Command::Scan(order) => scan::scan(session, &order),
+        Command::Scans(command) => scans::scans(session, command),
         Command::Events(events) => events::events(session, events),
         Command::Quarantine(command) => quarantine::quarantine(session, command),
         Command::Models(command) => models::models(session, command),

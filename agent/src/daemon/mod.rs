@@ -9,7 +9,6 @@
 //! INVARIANT: whatever fails after the marks stand is reported and leaves protection standing;
 //! whatever fails before ends the start with one clear error.
 
-mod demand;
 mod link;
 pub mod log;
 mod operator;
@@ -30,7 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::operator::Desk;
 use self::sink::Sinks;
 use self::state::StateDir;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::control::Server;
 use crate::detect::{Models, ModelsError};
 use crate::guard::{self, Guard, Own, Seen};
@@ -45,6 +44,7 @@ use crate::respond::{
 };
 use crate::scan::{ScanError, WorkerFactory};
 use crate::sensor::{self, ImageHashes, ProcessTable, Sensor};
+use crate::sweep::{self, Sweeps};
 
 /// sysexits.h: something is wrong in the configuration.
 pub const EXIT_CONFIG: u8 = 78;
@@ -117,6 +117,7 @@ pub(crate) struct Agent {
     pub(crate) prover: OnceLock<Prover>,
     pub(crate) isolation: Arc<Isolation>,
     pub(crate) denied: Arc<DenyList>,
+    pub(crate) sweeps: Sweeps,
     /// There once the rest stands.
     pub(crate) link: OnceLock<Link>,
     /// Last of all.
@@ -149,6 +150,7 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
     if let Some(guard) = agent.guard.get() {
         guard.stop();
     }
+    agent.sweeps.stop();
     if let Some(link) = agent.link.get() {
         link.stop();
     }
@@ -227,6 +229,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     on_access.expect_mounts(sensor.as_ref().is_some_and(|sensor| {
         [Kind::Mount, Kind::Namespaces, Kind::Fork].iter().all(|kind| sensor.sees(*kind))
     }));
+    let sweeps = start_sweeps(&config, &journal, &factory, &exclusions, (&vault, &witness))?;
     Ok(Agent {
         config,
         host,
@@ -244,10 +247,30 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         prover: OnceLock::new(),
         isolation,
         denied,
+        sweeps,
         link: OnceLock::new(),
         guard: OnceLock::new(),
         ready: Instant::now(),
     })
+}
+
+fn start_sweeps(
+    config: &Config,
+    journal: &Journal,
+    factory: &Arc<WorkerFactory>,
+    exclusions: &Arc<Exclusions>,
+    (vault, witness): (&Arc<Vault>, &Arc<Witness>),
+) -> anyhow::Result<Sweeps> {
+    let respond = respond::Respond::new(journal.clone(), Arc::clone(vault), Arc::clone(witness));
+    let needs = sweep::Needs {
+        config: config.scan.clone(),
+        quarantine: config.on_access.mode == Mode::Block,
+        state_dir: config.state_dir.clone(),
+        journal: journal.clone(),
+        factory: Arc::clone(factory),
+        exclusions: Arc::clone(exclusions),
+    };
+    Ok(Sweeps::start(needs, respond)?)
 }
 
 /// Without its proof the host is not green, but it is protected.

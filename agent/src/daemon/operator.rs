@@ -7,15 +7,16 @@ use std::sync::Arc;
 use holdfast_common::container::Metadata;
 use holdfast_common::control::{DoctorLine, IsolationState, Reply, Request, StatusReport};
 use holdfast_common::event::{Event, EventBody, QuarantineAction};
+use holdfast_common::scans::{ScanOrder, ScanRecord};
 use uuid::Uuid;
 
 use crate::control::{Answerer, Operator};
-use crate::daemon::demand::DemandScan;
 use crate::daemon::{Agent, watch};
 use crate::guard::Guard;
 use crate::journal::{Filter, Next};
 use crate::prove::Prover;
 use crate::report::{self, Invitation, Link};
+use crate::sweep::SweepError;
 
 /// The operator's desk.
 pub(super) struct Desk {
@@ -42,7 +43,37 @@ impl Operator for Desk {
                 let lines = doctor(agent).into_iter().chain(prove(agent));
                 lines.map(Reply::DoctorLine).try_for_each(|line| send(answer, line))
             }
-            Request::Scan { paths } => DemandScan::new(agent, answer).run(&paths),
+            Request::Scan { paths } => {
+                let started_by = "root on this host".to_owned();
+                let order = ScanOrder { paths, started_by, ..ScanOrder::default() };
+                agent.sweeps.attend(&order, false, answer).map_err(|e| crate::error_chain(&e))
+            }
+            Request::ScanStart { order, follow: true } => {
+                agent.sweeps.attend(&order, true, answer).map_err(|e| crate::error_chain(&e))
+            }
+            Request::ScanStart { order, follow: false } => {
+                let record = agent.sweeps.put_in_line(order);
+                scan(record, answer)
+            }
+            Request::ScanList { limit } => {
+                let all = agent.sweeps.list(limit).map_err(|error| crate::error_chain(&error))?;
+                all.into_iter().try_for_each(|one| send(answer, Reply::Scan(Box::new(one))))
+            }
+            Request::ScanShow { id } => scan(agent.sweeps.show(id), answer),
+            Request::ScanSteer { id, steer } => scan(agent.sweeps.steer(id, steer), answer),
+            Request::ScheduleList => agent
+                .sweeps
+                .schedules()
+                .into_iter()
+                .try_for_each(|one| send(answer, Reply::Schedule(Box::new(one)))),
+            Request::ScheduleAdd { schedule } => {
+                let added = agent.sweeps.schedule_add(schedule);
+                let added = added.map_err(|error| crate::error_chain(&error))?;
+                send(answer, Reply::Schedule(Box::new(added)))
+            }
+            Request::ScheduleRemove { name } => {
+                agent.sweeps.schedule_remove(&name).map_err(|error| crate::error_chain(&error))
+            }
             Request::Events { since_ms, kind, limit, follow } => {
                 let filter = Filter { since_ms, kind, limit, ..Filter::default() };
                 events(agent, &filter, follow, answer)
@@ -111,6 +142,11 @@ impl Operator for Desk {
 
 fn send(answer: &mut dyn Answerer, reply: Reply) -> Outcome {
     answer.reply(reply).map_err(|error| error.to_string())
+}
+
+fn scan(record: Result<ScanRecord, SweepError>, answer: &mut dyn Answerer) -> Outcome {
+    let record = record.map_err(|error| crate::error_chain(&error))?;
+    send(answer, Reply::Scan(Box::new(record)))
 }
 
 fn isolation(state: IsolationState, answer: &mut dyn Answerer) -> Outcome {
@@ -184,6 +220,7 @@ fn problems(agent: &Agent) -> Vec<String> {
     }
     problems.extend(agent.prover.get().map(Prover::problems).unwrap_or_default());
     problems.extend(agent.isolation.problems());
+    problems.extend(agent.sweeps.problems());
     problems.extend(agent.guard.get().map(Guard::problems).unwrap_or_default());
     problems.extend(agent.link.get().map(Link::problems).unwrap_or_default());
     problems

@@ -264,6 +264,7 @@ impl<'a> Subject<'a> {
             | EventBody::Model(_)
             | EventBody::Failure(_)
             | EventBody::Quarantine(_)
+            | EventBody::Scan(_)
             | EventBody::AgentStarted(_)
             | EventBody::AgentStopped
             | EventBody::ProtectionGap(_)

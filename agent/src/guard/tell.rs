@@ -44,6 +44,7 @@ pub fn tampering_of(event: &EventBody, own: &Own) -> Option<TamperingEvent> {
         | EventBody::Model(_)
         | EventBody::Failure(_)
         | EventBody::Quarantine(_)
+        | EventBody::Scan(_)
         | EventBody::Exec(_)
         | EventBody::PacketSocket(_)
         | EventBody::Network(_)

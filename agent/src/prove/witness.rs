@@ -123,6 +123,7 @@ impl Witness {
             | EventBody::Model(_)
             | EventBody::Failure(_)
             | EventBody::Quarantine(_)
+            | EventBody::Scan(_)
             | EventBody::Proof(_)
             | EventBody::Isolation(_)
             | EventBody::Tampering(_)

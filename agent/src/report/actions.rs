@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast_common::control::{IsolationState, Reply, Request, ScanProgress};
+use holdfast_common::control::{IsolationState, Reply, Request, ScanProgress, ScanSteer};
 use holdfast_common::event::EventBody;
 use holdfast_common::process::{ProcessKey, printable, unprintable};
+use holdfast_common::scans::{ScanOrder, ScanRecord, ScanState};
 use holdfast_common::task::Action;
 use holdfast_common::wire::hex;
 use serde_json::json;
@@ -31,8 +32,9 @@ use crate::detect::simulate;
 use crate::journal::{Filter, Journal, Next};
 use crate::sensor::proc::ProcDir;
 
-/// Findings and failures of a scan that are told one by one.
-const MOST_FOUND: usize = 200;
+/// Between two looks at a scan, and between two words to the manager about it.
+const SCAN_LOOK: Duration = Duration::from_millis(200);
+const SCAN_TOLD: Duration = Duration::from_secs(5);
 /// Processes of a listing.
 const MOST_PROCESSES: usize = 5000;
 /// Bytes of a listing: it is one message.
@@ -72,6 +74,8 @@ pub(super) struct Acts<'a> {
     pub(super) cancelled: &'a Arc<AtomicBool>,
     /// It is done, not yet seen to hold.
     pub(super) executed: &'a dyn Fn(&str),
+    /// How far it is.
+    pub(super) progress: &'a dyn Fn(&str),
 }
 
 /// How it ended.
@@ -90,6 +94,8 @@ pub(super) enum Outcome {
     Failed(String),
     /// Taken back in the middle.
     Cancelled(String),
+    /// The agent stops in the middle of what only reads: the next start does it again.
+    LeftOff,
 }
 
 type Done = Result<Outcome, String>;
@@ -130,7 +136,15 @@ pub(super) fn carry_out(
     let done = match action {
         Action::Isolate { duration_s } => context.isolate(order, *duration_s, acts),
         Action::Release => context.release(order, acts),
-        Action::Scan { paths } => context.scan(paths, acts),
+        Action::Scan { scope, paths, cpu_share } => {
+            let scan = ScanOrder {
+                scope: *scope,
+                paths: paths.clone(),
+                started_by: order.why(),
+                cpu_share: *cpu_share,
+            };
+            context.scan(scan, acts)
+        }
         Action::Restore { item, allow } => context.restore(*item, *allow, acts),
         Action::Delete { item } => context.delete(*item, acts),
         Action::Download { item, password } => context.download(order, *item, password, acts),
@@ -199,23 +213,42 @@ impl Context {
         verified(released(self.isolation(Request::IsolationStatus)?)?)
     }
 
-    fn scan(&self, paths: &[PathBuf], acts: &Acts<'_>) -> Done {
-        let mut collected = Collected { cancelled: Some(acts.cancelled), ..Collected::default() };
-        let asked = self.ask(Request::Scan { paths: paths.to_vec() }, &mut collected);
-        let Collected { scan, done, found, failed, .. } = collected;
-        let numbers = format!(
-            "{} files and {} bytes scanned, {} malicious, {} failed, {} skipped",
-            scan.files, scan.bytes, scan.found, scan.failed, scan.skipped
-        );
-        if acts.cancelled.load(Ordering::Relaxed) {
-            return Ok(Outcome::Cancelled(format!("in the middle: {numbers}")));
+    /// In the background like a schedule's, followed by its record: it may be paused on the host.
+    fn scan(&self, order: ScanOrder, acts: &Acts<'_>) -> Done {
+        let mut collected = Collected::default();
+        self.ask(Request::ScanStart { order, follow: false }, &mut collected)?;
+        let mut record = collected.record.take().ok_or("there is no answer")?;
+        let id = record.scan_id;
+        let (mut cancelling, mut told) = (false, Instant::now());
+        while !record.state.is_end() {
+            if acts.cancelled.load(Ordering::Relaxed) && !cancelling {
+                cancelling = true;
+                let cancel = Request::ScanSteer { id, steer: ScanSteer::Cancel };
+                // It may have ended in between, which the next look shows.
+                let _ = self.ask(cancel, &mut Collected::default());
+            }
+            std::thread::sleep(SCAN_LOOK);
+            let mut collected = Collected::default();
+            self.ask(Request::ScanShow { id }, &mut collected)?;
+            record = collected.record.take().ok_or("there is no answer")?;
+            if told.elapsed() >= SCAN_TOLD && !record.state.is_end() {
+                told = Instant::now();
+                (acts.progress)(&so_far(&record));
+            }
         }
-        asked?;
-        if !done {
-            return Err(format!("the scan has not ended: {numbers}"));
+        let numbers = in_numbers(&record.progress);
+        match record.state {
+            ScanState::Done => {
+                (acts.executed)(&numbers);
+                verified_with(numbers, scan_result(&record))
+            }
+            ScanState::Cancelled => Ok(Outcome::Cancelled(format!("in the middle: {numbers}"))),
+            ScanState::Interrupted => Ok(Outcome::LeftOff),
+            ScanState::Waiting | ScanState::Running | ScanState::Paused | ScanState::Skipped => {
+                let note = record.note.unwrap_or_default();
+                Err(format!("the scan was {}: {note}; {numbers}", record.state.name()))
+            }
         }
-        (acts.executed)(&numbers);
-        verified_with(numbers, json!({ "scan": scan, "found": found, "failed": failed }))
     }
 
     fn restore(&self, item: Uuid, allow: bool, acts: &Acts<'_>) -> Done {
@@ -381,6 +414,40 @@ impl Context {
     }
 }
 
+fn in_numbers(scan: &ScanProgress) -> String {
+    format!(
+        "{} files and {} bytes scanned, {} malicious, {} failed, {} skipped",
+        scan.files, scan.bytes, scan.found, scan.failed, scan.skipped
+    )
+}
+
+/// One line of a scan that has not ended.
+fn so_far(record: &ScanRecord) -> String {
+    let guess = record.estimate.as_ref().map(|guess| {
+        let left = guess.left_s.map(|left| format!(", about {left} s left")).unwrap_or_default();
+        format!(", {} percent{left}", guess.percent)
+    });
+    let state = record.state.name();
+    format!("{state}{}: {}", guess.unwrap_or_default(), in_numbers(&record.progress))
+}
+
+/// What the manager shows of a scan; the record itself comes as an event.
+fn scan_result(record: &ScanRecord) -> serde_json::Value {
+    let failed: Vec<_> = record
+        .left_out
+        .iter()
+        .filter(|one| one.reason.is_failure())
+        .flat_map(|one| {
+            let reason = one.reason.name();
+            one.examples.iter().map(move |path| json!({ "path": path, "reason": reason }))
+        })
+        .collect();
+    json!({
+        "scan_id": record.scan_id, "scan": record.progress, "found": record.finds,
+        "failed": failed, "left_out": record.left_out, "running_ms": record.running_ms,
+    })
+}
+
 fn pretty<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec_pretty(value).unwrap_or_default()
 }
@@ -498,10 +565,7 @@ struct Collected<'a> {
     cancelled: Option<&'a Arc<AtomicBool>>,
     data: Option<&'a mut SpoolFile>,
     isolation: Option<Box<IsolationState>>,
-    scan: ScanProgress,
-    done: bool,
-    found: Vec<serde_json::Value>,
-    failed: Vec<serde_json::Value>,
+    record: Option<Box<ScanRecord>>,
     item: Option<Box<holdfast_common::container::Metadata>>,
     items: Vec<Uuid>,
     restored: Option<String>,
@@ -512,24 +576,18 @@ impl Answerer for Collected<'_> {
     fn reply(&mut self, reply: Reply) -> io::Result<()> {
         match reply {
             Reply::Isolation(state) => self.isolation = Some(state),
-            Reply::ScanProgress(progress) => self.scan = progress,
-            Reply::ScanDone(progress) => (self.scan, self.done) = (progress, true),
-            Reply::ScanFound(found) if self.found.len() < MOST_FOUND => self.found.push(json!({
-                "path": found.path, "signature": found.signature.name,
-                "sha256": found.hashes.sha256, "disposition": found.disposition,
-                "quarantine_id": found.quarantine_id,
-            })),
-            Reply::ScanFailed { path, reason } if self.failed.len() < MOST_FOUND => {
-                self.failed.push(json!({ "path": path, "reason": reason }));
-            }
+            Reply::Scan(record) => self.record = Some(record),
             Reply::QuarantineItem(item) => {
                 self.items.push(item.id);
                 self.item = Some(item);
             }
             Reply::Restored { path, .. } => self.restored = Some(path),
             Reply::DoctorLine(line) => self.doctor.push(line),
-            Reply::ScanFound(_)
+            Reply::ScanProgress(_)
+            | Reply::ScanDone(_)
+            | Reply::ScanFound(_)
             | Reply::ScanFailed { .. }
+            | Reply::Schedule(_)
             | Reply::Status(_)
             | Reply::Event(_)
             | Reply::Data { .. }

@@ -286,6 +286,26 @@ impl Store {
         write(&mut connection).map_err(self.failed("write"))
     }
 
+    /// A word of a task that was begun and goes on; it takes the place of the one before it.
+    pub(super) fn task_goes_on(&self, id: &str, told: &Progress) -> Result<(), StoreError> {
+        let told = self.json(told)?;
+        let mut connection = self.lock();
+        let write = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "DELETE FROM progress WHERE task = ?1 AND json_extract(json, '$.stage') = ?2",
+                params![id, "delivered"],
+            )?;
+            transaction.execute(
+                "INSERT INTO progress (task, json)
+                 SELECT id, ?2 FROM task WHERE id = ?1 AND state = ?3",
+                params![id, told, State::Begun.name()],
+            )?;
+            transaction.commit()
+        };
+        write(&mut connection).map_err(self.failed("write"))
+    }
+
     /// Tasks in a state, oldest first.
     pub(super) fn tasks(&self, state: State) -> Result<Vec<(Order, Option<Spooled>)>, StoreError> {
         let read = |connection: &Connection| {

@@ -303,7 +303,9 @@ impl Tasks {
             let order = actions::Ordered { id, by: order.filed_by, reason: order.reason };
             let text = id.to_string();
             let executed = |observed: &str| tasks.executed(&text, observed);
-            let acts = actions::Acts { cancelled: &cancelled, executed: &executed };
+            let progress = |so_far: &str| tasks.progress(&text, so_far);
+            let acts =
+                actions::Acts { cancelled: &cancelled, executed: &executed, progress: &progress };
             let outcome = actions::carry_out(&tasks.context, &order, &action, &acts);
             let ended = tasks.end(&text, outcome);
             tasks.running().remove(&id);
@@ -321,6 +323,8 @@ impl Tasks {
     fn end(&self, id: &str, outcome: Outcome) -> Result<(), SessionError> {
         let from = [State::Begun];
         let told = match &outcome {
+            // It is taken up by the next start.
+            Outcome::LeftOff => return Ok(()),
             Outcome::Verified { observed, result } => {
                 Progress { result: result.clone(), ..progress(Stage::Verified, observed) }
             }
@@ -332,15 +336,27 @@ impl Tasks {
             Outcome::Spooled(spooled) => {
                 self.store.task_move(id, &from, State::Delivering, Some(spooled), &[told])?
             }
-            Outcome::Verified { .. } | Outcome::Failed(_) | Outcome::Cancelled(_) => {
-                self.store.task_move(id, &from, State::Ended, None, &[told])?
-            }
+            Outcome::Verified { .. }
+            | Outcome::Failed(_)
+            | Outcome::Cancelled(_)
+            | Outcome::LeftOff => self.store.task_move(id, &from, State::Ended, None, &[told])?,
         };
         if moved {
             self.told.notify_one();
             self.spooled.notify_one();
         }
         Ok(())
+    }
+
+    /// It goes on. Only the last such word waits to be told, however long the manager is away.
+    fn progress(&self, id: &str, so_far: &str) {
+        match self.store.task_goes_on(id, &progress(Stage::Delivered, so_far)) {
+            Ok(()) => self.told.notify_one(),
+            Err(error) => {
+                let error = crate::error_chain(&error);
+                tracing::warn!(error, "a task's progress is not kept");
+            }
+        }
     }
 
     /// It is done; whether it holds is not yet seen.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_common::event::{EventBody, FileFacts, MalwareDetection};
 use holdfast_common::process::{ProcessInfo, printable};
+use holdfast_common::scans::LateFind;
 use holdfast_common::verdict::{Decision, Disposition, Hashes, ScanType, Signature};
 use uuid::Uuid;
 
@@ -48,6 +49,8 @@ pub struct Judged {
     pub process: Option<ProcessInfo>,
     /// Its ancestors.
     pub parents: Vec<ProcessInfo>,
+    /// How long it had lain there, where a scan found it.
+    pub late: Option<LateFind>,
 }
 
 /// Seals and reports.
@@ -215,6 +218,7 @@ pub fn malware_event(
         disposition,
         quarantine_id,
         reason,
+        late: judged.late.map(Box::new),
     }
 }
 

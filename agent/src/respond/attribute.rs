@@ -72,6 +72,7 @@ impl Attribution {
             quarantine: found.quarantine,
             process,
             parents,
+            late: None,
         };
         // Full: sealing is slower than finding. Wait: nobody is held by this one any more, and
         // what comes behind is given back to its finder when this queue, too, is full.

@@ -236,6 +236,12 @@ impl WorkerFactory {
         self.current().state.clone()
     }
 
+    /// The rules in use, with their text.
+    pub fn rules(&self) -> (BundleState, Arc<BundleSource>) {
+        let current = self.current();
+        (current.state.clone(), Arc::clone(&current.source))
+    }
+
     /// Grows with each successful reload.
     pub fn generation(&self) -> u64 {
         self.current().generation

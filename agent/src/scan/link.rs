@@ -206,14 +206,31 @@ impl Link {
         limit: Duration,
     ) -> Result<Scanned, ScanFailed> {
         let end = Instant::now() + limit;
+        self.begin(want_hashes, file)?;
+        self.finish(end)?.ok_or(ScanFailed::TimedOut)
+    }
+
+    /// The first half of [`Link::scan`]: sends the order.
+    ///
+    /// # Errors
+    /// [`WorkerDied`]
+    pub fn begin(&self, want_hashes: bool, file: BorrowedFd<'_>) -> Result<(), WorkerDied> {
         let ticket = self.next_ticket.get();
         self.next_ticket.set(ticket.wrapping_add(1) | 1 << 63);
-        self.order(ticket, want_hashes, file)?;
-        match self.wait_answer(end)?.ok_or(ScanFailed::TimedOut)? {
+        self.order(ticket, want_hashes, file)
+    }
+
+    /// The second half: the answer, `None` when it has not come by then.
+    ///
+    /// # Errors
+    /// [`ScanFailed`], never `TimedOut`; after `Died` the worker must be dropped.
+    pub fn finish(&self, end: Instant) -> Result<Option<Scanned>, ScanFailed> {
+        let Some(answer) = self.wait_answer(end)? else { return Ok(None) };
+        match answer {
             Answer::Scanned { read, finding, hashes, .. } => match finding {
-                Finding::Clean => Ok(Scanned { read, verdict: Verdict::Clean, hashes }),
+                Finding::Clean => Ok(Some(Scanned { read, verdict: Verdict::Clean, hashes })),
                 Finding::Malicious(signature) => {
-                    Ok(Scanned { read, verdict: Verdict::Malicious(signature), hashes })
+                    Ok(Some(Scanned { read, verdict: Verdict::Malicious(signature), hashes }))
                 }
                 Finding::Unreadable(errno) => Err(ScanFailed::Unreadable(errno)),
             },

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_common::wire::Answer;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -81,6 +81,34 @@ impl Worker {
         limit: Duration,
     ) -> Result<Scanned, ScanFailed> {
         self.link.scan(want_hashes, file, limit)
+    }
+
+    /// See [`Link::begin`].
+    ///
+    /// # Errors
+    /// [`WorkerDied`]
+    pub fn begin(&self, want_hashes: bool, file: BorrowedFd<'_>) -> Result<(), WorkerDied> {
+        self.link.begin(want_hashes, file)
+    }
+
+    /// See [`Link::finish`].
+    ///
+    /// # Errors
+    /// [`ScanFailed`]
+    pub fn finish(&self, end: Instant) -> Result<Option<Scanned>, ScanFailed> {
+        self.link.finish(end)
+    }
+
+    /// Stops the process until [`Worker::resume`]; it keeps what it works on.
+    pub fn suspend(&self) {
+        // Fails only when it is dead, which its socket tells.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        // As above.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::CONT);
     }
 }
 

@@ -15,3 +15,4 @@ pub mod memory;
 pub mod netlink;
 pub mod notice;
 pub mod packet;
+pub mod priority;

@@ -116,6 +116,7 @@ fn found(body: &EventBody) -> Option<Found> {
         }),
         EventBody::Failure(_)
         | EventBody::Quarantine(_)
+        | EventBody::Scan(_)
         | EventBody::Exec(_)
         | EventBody::PacketSocket(_)
         | EventBody::Activity(_)

@@ -9,6 +9,7 @@
 //! Invariant: a stage is what was observed. A cancel of a task that an agent may have is a wish
 //! until the agent tells the end.
 
+use holdfast_common::scans::ScanScope;
 use holdfast_common::task::{Action, Progress, Stage};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -368,10 +369,20 @@ fn order_check(order: &NewOrder) -> Result<(), AppError> {
         return invalid("wait_s: at least one second");
     }
     match &order.action {
-        Action::Scan { paths } if paths.is_empty() || paths.len() > 1000 => {
+        Action::Scan { scope: ScanScope::Paths, paths, .. }
+            if paths.is_empty() || paths.len() > 1000 =>
+        {
             invalid("paths: 1 to 1000 of them")
         }
-        Action::Scan { paths } if paths.iter().any(|path| !path.is_absolute()) => {
+        Action::Scan { scope: ScanScope::Quick | ScanScope::Full, paths, .. }
+            if !paths.is_empty() =>
+        {
+            invalid("paths: with the scope paths alone")
+        }
+        Action::Scan { cpu_share: Some(share), .. } if !(1..=100).contains(share) => {
+            invalid("cpu_share: 1 to 100")
+        }
+        Action::Scan { paths, .. } if paths.iter().any(|path| !path.is_absolute()) => {
             invalid("paths: absolute ones only")
         }
         Action::Collect { path: None, .. } => invalid("path: which file"),

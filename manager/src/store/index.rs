@@ -292,6 +292,13 @@ impl Indexed {
                 self.text(coverage.reason.as_deref().unwrap_or_default());
             }
             EventBody::Loss(loss) => self.text(&loss.queue),
+            EventBody::Scan(scan) => {
+                self.fact(FactField::Action, scan.state.name());
+                self.text(&scan.started_by);
+                self.text(scan.schedule.as_deref().unwrap_or_default());
+                self.text(scan.note.as_deref().unwrap_or_default());
+                scan.finds.iter().for_each(|find| self.file(&find.path));
+            }
             EventBody::AgentStarted(_) | EventBody::AgentStopped | EventBody::ProtectionGap(_) => {}
         }
     }

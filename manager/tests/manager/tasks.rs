@@ -4,6 +4,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_common::scans::ScanScope;
 use holdfast_common::task::{Action, Progress, Stage};
 use holdfast_manager::app::{App, AppError, ChunkAnswer, NewOrder};
 use sha2::{Digest, Sha256};
@@ -116,8 +117,14 @@ on_both! {
     async fn orders_that_make_no_sense_are_refused(world: World) {
         let host = world.host("web1").await;
         let bad = [
-            Action::Scan { paths: vec![] },
-            Action::Scan { paths: vec!["relative".into()] },
+            Action::Scan { scope: ScanScope::Paths, paths: vec![], cpu_share: None },
+            Action::Scan {
+                scope: ScanScope::Paths,
+                paths: vec!["relative".into()],
+                cpu_share: None,
+            },
+            Action::Scan { scope: ScanScope::Full, paths: vec!["/srv".into()], cpu_share: None },
+            Action::Scan { scope: ScanScope::Quick, paths: vec![], cpu_share: Some(0) },
             Action::Collect { path: None, password: "12345".to_owned(), limit: 1 },
             Action::Collect { path: Some("/x".into()), password: "1".to_owned(), limit: 1 },
             Action::Collect { path: Some("/x".into()), password: "12345".to_owned(), limit: 0 },

@@ -197,6 +197,7 @@ pub fn malware(path: &str, sha256: &str) -> Event {
         disposition: Disposition::Quarantined,
         quarantine_id: None,
         reason: None,
+        late: None,
     })))
 }
 
