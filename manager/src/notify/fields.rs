@@ -170,6 +170,7 @@ pub const fn scan_type(scan_type: ScanType) -> &'static str {
         ScanType::OnClose => "real-time (written)",
         ScanType::Rescan => "rescan",
         ScanType::OnDemand => "on demand",
+        ScanType::Scheduled => "scheduled",
     }
 }
 
