@@ -105,6 +105,9 @@ enum UserCommand {
     Reset {
         /// The user.
         name: String,
+        /// Remove the second factor too.
+        #[arg(long)]
+        second_factor: bool,
     },
 }
 
@@ -150,7 +153,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             let valid_s = u64::from(valid_hours) * 3600;
             runtime.block_on(token(&config, NewToken { group, note, uses, valid_s }))
         }
-        Command::User(UserCommand::Reset { name }) => runtime.block_on(reset(&config, &name)),
+        Command::User(UserCommand::Reset { name, second_factor }) => {
+            runtime.block_on(reset(&config, &name, second_factor))
+        }
         Command::Backup { to } => runtime.block_on(backup_make(&config, &to)),
         Command::Restore { from } => {
             backup::restore(&config.database_place(), &config.data_dir, &from)?;
@@ -238,8 +243,11 @@ async fn token(config: &Config, new: NewToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn reset(config: &Config, name: &str) -> anyhow::Result<()> {
+async fn reset(config: &Config, name: &str, second_factor: bool) -> anyhow::Result<()> {
     let app = App::open(config.settings()).await?;
+    if second_factor {
+        app.totp_reset_local(name).await?;
+    }
     let password = app.user_reset(name).await?;
     app.stop().await;
     println!("one-time password of {name}: {password}");

@@ -39,6 +39,7 @@ mod session;
 mod status;
 mod tasks;
 mod tokens;
+mod totp;
 mod users;
 
 pub use limits::Peer;
@@ -77,6 +78,11 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(status::document))
         .routes(routes!(session::session_begin, session::session_get, session::session_end))
         .routes(routes!(session::password_change))
+        .routes(routes!(totp::totp_get, totp::totp_begin))
+        .routes(routes!(totp::totp_confirm))
+        .routes(routes!(totp::totp_remove))
+        .routes(routes!(totp::recovery_codes_renew))
+        .routes(routes!(totp::totp_reset))
         .routes(routes!(hosts::host_list))
         .routes(routes!(hosts::host_get))
         .routes(routes!(hosts::host_revoke))

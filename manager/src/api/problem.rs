@@ -25,6 +25,9 @@ pub struct Problem {
     /// Character of the query that is wrong, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<usize>,
+    /// The password is right, and a code of the second factor is needed too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    second_factor: Option<bool>,
     /// When to try again, seconds.
     #[serde(skip)]
     retry_after: Option<i64>,
@@ -38,6 +41,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             position: None,
+            second_factor: None,
             retry_after: None,
         }
     }
@@ -94,6 +98,10 @@ impl From<SignInError> for Problem {
     fn from(error: SignInError) -> Self {
         match error {
             SignInError::Wrong => Self::new(StatusCode::UNAUTHORIZED, error.to_string()),
+            SignInError::SecondFactor => Self {
+                second_factor: Some(true),
+                ..Self::new(StatusCode::UNAUTHORIZED, error.to_string())
+            },
             SignInError::Locked(seconds) => Self::later(error.to_string(), seconds),
             SignInError::App(error) => error.into(),
         }

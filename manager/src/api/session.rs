@@ -16,7 +16,7 @@ use super::limits::peer;
 use super::problem::Problem;
 use crate::app::Principal;
 
-/// A name and a password.
+/// A name, a password, and a code where there is a second factor.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SignInBody {
@@ -24,6 +24,10 @@ pub(super) struct SignInBody {
     name: String,
     /// The password.
     password: String,
+    /// Six digits of the second factor, or a recovery code. Without it, and where it is needed, the
+    /// problem has `second_factor: true`.
+    #[serde(default)]
+    code: Option<String>,
 }
 
 /// An old and a new password.
@@ -83,7 +87,9 @@ pub(super) async fn session_begin(
 ) -> Result<impl IntoResponse, Problem> {
     let from = peer(&extensions);
     api.limits.sign_in(from)?;
-    let signed_in = api.app.sign_in(&body.name, &body.password, &from.to_string()).await?;
+    let code = body.code.as_deref();
+    let from = from.to_string();
+    let signed_in = api.app.sign_in_with_code(&body.name, &body.password, code, &from).await?;
     let view = SessionView::of(&signed_in.principal, Some(signed_in.secret.clone()));
     Ok((StatusCode::CREATED, cookie(&signed_in.secret, 7 * 86_400), Json(view)))
 }

@@ -26,6 +26,8 @@ pub(super) struct UserView {
     role: String,
     must_change_password: bool,
     disabled: bool,
+    /// Signs in with a code too.
+    second_factor: bool,
     /// No password is taken until then.
     locked_until_ms: i64,
     created_ms: i64,
@@ -40,6 +42,7 @@ impl UserView {
             role: user.role,
             must_change_password: user.must_change,
             disabled: user.disabled,
+            second_factor: user.totp.is_some(),
             locked_until_ms: user.locked_until_ms,
             created_ms: user.created_ms,
             changed_ms: user.changed_ms,

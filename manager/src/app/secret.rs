@@ -28,6 +28,14 @@ pub(super) fn password() -> Result<String, AppError> {
     Ok(bytes.iter().map(|byte| char::from(SIGNS[usize::from(byte & 31)])).collect())
 }
 
+/// So many letters and digits that are not mistaken for each other, 5 random bits each.
+pub(super) fn signs(count: usize) -> Result<String, AppError> {
+    const SIGNS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = vec![0; count];
+    random(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| char::from(SIGNS[usize::from(byte & 31)])).collect())
+}
+
 /// A number for this process.
 pub(super) fn number() -> Result<i64, AppError> {
     let mut bytes = [0; 8];
@@ -35,7 +43,7 @@ pub(super) fn number() -> Result<i64, AppError> {
     Ok(i64::from_be_bytes(bytes) & i64::MAX)
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), AppError> {
+pub(super) fn random(bytes: &mut [u8]) -> Result<(), AppError> {
     getrandom::fill(bytes).map_err(|source| AppError::File {
         operation: "get random bytes",
         source: std::io::Error::other(source),

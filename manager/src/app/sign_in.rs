@@ -1,13 +1,17 @@
 //! Sign-ins and API tokens: whose secret it is.
 //!
-//! Invariant: a session of a user whose password must be changed can do nothing else. A token can
-//! do no more than its user, now.
+//! Invariants: a session of a user whose password must be changed can do nothing else. A token can
+//! do no more than its user, now. Whoever has a second factor signs in with a code of it only.
 
 use serde_json::json;
 use uuid::Uuid;
 
+use super::totp::Factor;
 use super::users::{MAX_PASSWORD, password_check};
 use super::{App, AppError, Principal, Role, Scope, audit, now_ms, secret};
+use crate::store::Tx;
+use crate::store::audit::AuditHead;
+use crate::store::second_factors::user_hold;
 use crate::store::users::{self as store, Credential, User};
 
 const SESSION: &str = "hfs_";
@@ -17,7 +21,7 @@ const IDLE_MS: i64 = 8 * 3_600_000;
 const LONGEST_MS: i64 = 7 * 86_400_000;
 /// Uses are noted this often.
 const NOTED_MS: i64 = 60_000;
-/// Wrong passwords before a user is locked; then for a minute, doubled each time, 15 at most.
+/// Wrong passwords and codes before a user is locked; then for a minute, doubled each time, 15 at most.
 const FAILURES: i64 = 5;
 const LOCK_MS: i64 = 60_000;
 const LONGEST_LOCK_MS: i64 = 15 * 60_000;
@@ -34,19 +38,34 @@ pub struct SignIn {
 /// A sign-in that did not.
 #[derive(Debug, thiserror::Error)]
 pub enum SignInError {
-    /// Which of name and password is wrong, or whether the user is disabled, is not told.
-    #[error("the name or the password is wrong")]
+    /// Which of name, password and code is wrong, or whether the user is disabled, is not told.
+    #[error("the name, the password or the code is wrong")]
     Wrong,
-    /// Too many wrong passwords.
-    #[error("too many wrong passwords; try again in {0} s")]
+    /// The password is right; a code is needed too.
+    #[error("a code of the second factor is needed")]
+    SecondFactor,
+    /// Too many wrong passwords or codes.
+    #[error("too many wrong passwords or codes; try again in {0} s")]
     Locked(i64),
     /// The database did not do it.
     #[error(transparent)]
     App(#[from] AppError),
 }
 
+impl SignInError {
+    pub(super) const fn locked(user: &User, now_ms: i64) -> Self {
+        Self::Locked((user.locked_until_ms - now_ms) / 1000 + 1)
+    }
+}
+
+/// A user whose password was just given, as it is now; who changes it waits.
+pub(super) struct Held {
+    pub(super) tx: Tx,
+    pub(super) user: User,
+}
+
 impl App {
-    /// Signs in.
+    /// Signs in where there is no second factor.
     ///
     /// # Errors
     /// [`SignInError`]
@@ -54,6 +73,20 @@ impl App {
         &self,
         name: &str,
         password: &str,
+        from: &str,
+    ) -> Result<SignIn, SignInError> {
+        self.sign_in_with_code(name, password, None, from).await
+    }
+
+    /// Signs in, with a code of the second factor.
+    ///
+    /// # Errors
+    /// [`SignInError`]
+    pub async fn sign_in_with_code(
+        &self,
+        name: &str,
+        password: &str,
+        code: Option<&str>,
         from: &str,
     ) -> Result<SignIn, SignInError> {
         let store_error = |error| SignInError::App(AppError::Store(error));
@@ -64,12 +97,20 @@ impl App {
         let now_ms = now_ms();
         if let Some(user) = user.as_ref().filter(|user| user.locked_until_ms > now_ms) {
             self.counters().sign_in_failures.add(1);
-            return Err(SignInError::Locked((user.locked_until_ms - now_ms) / 1000 + 1));
+            return Err(SignInError::locked(user, now_ms));
         }
         let hash = user.as_ref().filter(|user| !user.disabled).map(|user| user.password.as_str());
         let right = self.password_verify(password, hash).await?;
         match user {
-            Some(user) if right => Ok(self.session_begin(user, from, now_ms).await?),
+            Some(user) if right => {
+                let held = self.user_held(&user, now_ms).await?;
+                let taken = self.factor_take(held, code, from, now_ms).await;
+                if matches!(taken, Err(SignInError::Wrong | SignInError::Locked(_))) {
+                    self.counters().sign_in_failures.add(1);
+                }
+                let (tx, user, factor) = taken?;
+                Ok(self.session_begin(tx, user, factor, from, now_ms).await?)
+            }
             user => {
                 self.counters().sign_in_failures.add(1);
                 if let Some(user) = user {
@@ -80,29 +121,79 @@ impl App {
         }
     }
 
-    async fn failure_count(&self, user: &User, from: &str, now_ms: i64) -> Result<(), AppError> {
-        let mut tx = self.store().begin().await?;
-        let failures = store::user_failure(&mut tx, user.id).await?;
-        if failures >= FAILURES {
-            let doubled = u32::try_from((failures - FAILURES).min(10)).unwrap_or(10);
-            let lock = (LOCK_MS << doubled).min(LONGEST_LOCK_MS);
-            store::user_lock(&mut tx, user.id, now_ms.saturating_add(lock)).await?;
+    /// Holds a user whose password was right when it was read. What others did meanwhile counts:
+    /// many tries at once have no more of them than one after another.
+    pub(super) async fn user_held(&self, read: &User, now_ms: i64) -> Result<Held, SignInError> {
+        let mut tx = self.store().begin().await.map_err(AppError::from)?;
+        let user = user_hold(&mut tx, read.id).await.map_err(AppError::from)?;
+        match user {
+            Some(user) if user.locked_until_ms > now_ms => Err(SignInError::locked(&user, now_ms)),
+            Some(user) if !user.disabled && user.password == read.password => Ok(Held { tx, user }),
+            _ => Err(SignInError::Wrong),
         }
-        let detail = json!({ "from": from, "failures": failures });
-        let head =
-            audit::append(&mut tx, &user.name, "session.refuse", &user.name, &detail).await?;
+    }
+
+    /// Takes the second factor of a user who has one. A wrong code is counted.
+    pub(super) async fn factor_take(
+        &self,
+        held: Held,
+        code: Option<&str>,
+        from: &str,
+        now_ms: i64,
+    ) -> Result<(Tx, User, Factor), SignInError> {
+        let Held { mut tx, user } = held;
+        let Some(sealed) = &user.totp else { return Ok((tx, user, Factor::Password)) };
+        let code = code.ok_or(SignInError::SecondFactor)?;
+        match self.code_take(&mut tx, &user, sealed, code, now_ms).await? {
+            Some(factor) => Ok((tx, user, factor)),
+            None => {
+                self.code_refuse(tx, &user, from, now_ms).await?;
+                Err(SignInError::Wrong)
+            }
+        }
+    }
+
+    /// Counts a wrong code.
+    pub(super) async fn code_refuse(
+        &self,
+        mut tx: Tx,
+        user: &User,
+        from: &str,
+        now_ms: i64,
+    ) -> Result<(), AppError> {
+        let head = failure_note(&mut tx, user, "code", from, now_ms).await?;
         self.commit(tx, &[]).await?;
         self.audit_remember(&head);
         Ok(())
     }
 
-    async fn session_begin(&self, user: User, from: &str, now_ms: i64) -> Result<SignIn, AppError> {
+    /// Counts a wrong password.
+    pub(super) async fn failure_count(
+        &self,
+        user: &User,
+        from: &str,
+        now_ms: i64,
+    ) -> Result<(), AppError> {
+        let mut tx = self.store().begin().await?;
+        let head = failure_note(&mut tx, user, "password", from, now_ms).await?;
+        self.commit(tx, &[]).await?;
+        self.audit_remember(&head);
+        Ok(())
+    }
+
+    async fn session_begin(
+        &self,
+        mut tx: Tx,
+        user: User,
+        factor: Factor,
+        from: &str,
+        now_ms: i64,
+    ) -> Result<SignIn, AppError> {
         let (credential, secret, hash) =
             credential(SESSION, user.id, "", "", now_ms, now_ms + IDLE_MS)?;
-        let mut tx = self.store().begin().await?;
         store::user_signed_in(&mut tx, user.id).await?;
         store::credential_insert(&mut tx, &credential, hash).await?;
-        let detail = json!({ "from": from });
+        let detail = json!({ "from": from, "by": factor.name() });
         let head = audit::append(&mut tx, &user.name, "session.begin", &user.name, &detail).await?;
         self.commit(tx, &[]).await?;
         self.audit_remember(&head);
@@ -163,7 +254,7 @@ impl App {
         let user = user.ok_or(SignInError::Wrong)?;
         let now_ms = now_ms();
         if user.locked_until_ms > now_ms {
-            return Err(SignInError::Locked((user.locked_until_ms - now_ms) / 1000 + 1));
+            return Err(SignInError::locked(&user, now_ms));
         }
         if old.len() > MAX_PASSWORD || !self.password_verify(old, Some(&user.password)).await? {
             self.failure_count(&user, "password change", now_ms).await?;
@@ -246,6 +337,24 @@ impl App {
         self.audit_remember(&head);
         Ok(())
     }
+}
+
+/// One more wrong password or code; the user is locked after some.
+async fn failure_note(
+    tx: &mut Tx,
+    user: &User,
+    what: &str,
+    from: &str,
+    now_ms: i64,
+) -> Result<AuditHead, AppError> {
+    let failures = store::user_failure(tx, user.id).await?;
+    if failures >= FAILURES {
+        let doubled = u32::try_from((failures - FAILURES).min(10)).unwrap_or(10);
+        let lock = (LOCK_MS << doubled).min(LONGEST_LOCK_MS);
+        store::user_lock(tx, user.id, now_ms.saturating_add(lock)).await?;
+    }
+    let detail = json!({ "from": from, "wrong": what, "failures": failures });
+    Ok(audit::append(tx, &user.name, "session.refuse", &user.name, &detail).await?)
 }
 
 fn credential(

@@ -155,6 +155,10 @@ impl App {
             disabled: false,
             created_ms: now_ms,
             changed_ms: now_ms,
+            totp: None,
+            totp_ms: None,
+            totp_pending: None,
+            totp_pending_ms: None,
         };
         let mut tx = self.store().begin().await?;
         if !store::user_insert(&mut tx, &user).await? {

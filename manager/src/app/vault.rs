@@ -55,7 +55,7 @@ impl Vault {
             }
             other => other.map_err(VaultError::Key)?,
         };
-        let cipher = Aes256Gcm::new_from_slice(&*key);
+        let cipher = Aes256Gcm::new_from_slice(&key);
         cipher.map(Self).map_err(|_| VaultError::Key(io::ErrorKind::InvalidData.into()))
     }
 

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -72,6 +74,18 @@ impl ChannelConfig {
             Self::Webhook(config) => format!("{} {:?}", config.url, config.authority),
             Self::Syslog(config) => format!("{}:{}", config.server, config.port),
         }
+    }
+
+    /// How a secret looks on its way: as it is, and as mail servers are sent it. The longest first.
+    fn spellings(&self, secret: &str) -> Vec<Zeroizing<String>> {
+        let user = match self {
+            Self::Email(config) => config.user.as_deref(),
+            Self::Webhook(_) | Self::Syslog(_) => None,
+        };
+        let plain = Zeroizing::new(format!("\0{}\0{secret}", user.unwrap_or_default()));
+        [STANDARD.encode(plain.as_bytes()), STANDARD.encode(secret), secret.to_owned()]
+            .map(Zeroizing::new)
+            .to_vec()
     }
 
     /// Alerts of a message whose evidence is told too.
@@ -162,22 +176,19 @@ pub async fn send(
     let done = tokio::time::timeout(ATTEMPT, attempt).await.unwrap_or_else(|_| {
         Err(SendError::later(format!("no answer within {} s", ATTEMPT.as_secs())))
     });
+    let spellings = secret.map(|secret| config.spellings(secret)).unwrap_or_default();
     match done {
-        Ok(answer) => Ok(harmless(&answer, secret)),
-        Err(error) => Err(SendError { message: harmless(&error.message, secret), ..error }),
+        Ok(answer) => Ok(harmless(&answer, &spellings)),
+        Err(error) => Err(SendError { message: harmless(&error.message, &spellings), ..error }),
     }
 }
 
-/// What the other side said, without the secret that it may repeat.
-fn harmless(answer: &str, secret: Option<&str>) -> String {
-    let answer = match secret.filter(|secret| !secret.is_empty()) {
-        Some(secret) => {
-            use base64::Engine;
-            let coded = base64::engine::general_purpose::STANDARD.encode(secret);
-            answer.replace(secret, "[secret]").replace(&coded, "[secret]")
-        }
-        None => answer.to_owned(),
-    };
+/// What the other side said, without the secret that it may repeat as it was sent.
+fn harmless(answer: &str, spellings: &[Zeroizing<String>]) -> String {
+    let mut answer = answer.to_owned();
+    for spelling in spellings.iter().filter(|spelling| !spelling.is_empty()) {
+        answer = answer.replace(spelling.as_str(), "[secret]");
+    }
     text::plain(&answer, ANSWER)
 }
 
@@ -222,8 +233,18 @@ mod tests {
 
     #[test]
     fn an_answer_that_repeats_the_secret_is_shown_without_it() {
-        let said = harmless("535 hunter2\r\naHVudGVyMg== is wrong", Some("hunter2"));
-        assert_eq!(said, r"535 [secret]\u{d}\u{a}[secret] is wrong");
+        let config = ChannelConfig::Email(EmailConfig {
+            server: "mail.example.org".to_owned(),
+            port: 587,
+            tls: email::MailTls::Starttls,
+            user: Some("me".to_owned()),
+            from: "me@example.org".to_owned(),
+            to: Vec::new(),
+            authority: None,
+        });
+        let spellings = config.spellings("hunter2");
+        let said = harmless("535 hunter2\r\naHVudGVyMg== AG1lAGh1bnRlcjI= no", &spellings);
+        assert_eq!(said, r"535 [secret]\u{d}\u{a}[secret] [secret] no");
         let shown = format!("{:?}", Secret(Zeroizing::new("hunter2".to_owned())));
         assert!(!shown.contains("hunter2"));
     }

@@ -28,6 +28,14 @@ pub struct User {
     pub created_ms: i64,
     /// When it last changed.
     pub changed_ms: i64,
+    /// The second factor's sealed secret; nothing: there is none.
+    pub totp: Option<Vec<u8>>,
+    /// Since when there is a second factor.
+    pub totp_ms: Option<i64>,
+    /// A sealed secret that was offered and not confirmed yet.
+    pub totp_pending: Option<Vec<u8>>,
+    /// When it was offered.
+    pub totp_pending_ms: Option<i64>,
 }
 
 /// A sign-in or an API token.
@@ -392,7 +400,7 @@ impl Store {
     }
 }
 
-fn user(row: &AnyRow) -> Result<User, StoreError> {
+pub(super) fn user(row: &AnyRow) -> Result<User, StoreError> {
     Ok(User {
         id: id_column(row, "id")?,
         name: column(row, "name")?,
@@ -404,5 +412,9 @@ fn user(row: &AnyRow) -> Result<User, StoreError> {
         disabled: column::<i64>(row, "disabled")? != 0,
         created_ms: column(row, "created_ms")?,
         changed_ms: column(row, "changed_ms")?,
+        totp: column(row, "totp")?,
+        totp_ms: column(row, "totp_ms")?,
+        totp_pending: column(row, "totp_pending")?,
+        totp_pending_ms: column(row, "totp_pending_ms")?,
     })
 }

@@ -80,6 +80,11 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
     let body = match (method, path) {
         ("POST", "/api/v1/session") => Some(json!({"name": "x", "password": "y"})),
         ("POST", "/api/v1/session/password") => Some(json!({"old": "x", "new": "y"})),
+        ("POST", "/api/v1/session/totp") => Some(json!({"password": "x"})),
+        ("POST", "/api/v1/session/totp/confirm") => Some(json!({"code": "123456"})),
+        ("POST", "/api/v1/session/totp/remove" | "/api/v1/session/totp/recovery-codes") => {
+            Some(json!({"password": "x", "code": "123456"}))
+        }
         ("POST", "/api/v1/hosts/{id}/revoke") => Some(json!({"reason": "x"})),
         ("PATCH", "/api/v1/alerts/{id}") => Some(json!({"state": "new"})),
         ("POST", "/api/v1/alerts/{id}/notes") => Some(json!({"text": "x"})),

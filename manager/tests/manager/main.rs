@@ -12,4 +12,5 @@ mod notifications;
 mod search;
 mod serve;
 mod tasks;
+mod totp;
 mod world;

@@ -1,13 +1,19 @@
 //! The queue of notifications, on both databases; the receivers' own tests are in `notify`.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use holdfast_manager::app::{App, NewChannel};
+use axum::body::Body;
+use axum::http::Request;
+use holdfast_manager::api::router;
+use holdfast_manager::app::{App, NewChannel, Role};
 use holdfast_manager::notify::syslog::{SyslogFormat, SyslogTransport};
 use holdfast_manager::notify::{ChannelConfig, SyslogConfig};
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tower::ServiceExt;
 
 use crate::world::{On, World, malware, model, on_both, until};
 
@@ -80,6 +86,57 @@ on_both! {
         if let Some(other) = other {
             other.stop().await;
         }
+    }
+
+    async fn a_secret_never_comes_out_by_the_interface(world: World) {
+        let app = &world.app;
+        app.user_create("root", Role::Admin, "first password", "test").await.expect("user");
+        let signed_in = app.sign_in("root", "first password", "test").await.expect("sign in");
+        let who = &signed_in.principal;
+        app.password_change(who, "first password", "correct horse").await.expect("change");
+        let said = RefCell::new(String::new());
+        let send = async |method: &str, path: &str, body: Value| {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("authorization", format!("Bearer {}", signed_in.secret))
+                .header("content-type", "application/json")
+                .body(Body::from(body.to_string()));
+            let answer = router(app.clone()).oneshot(request.expect("request")).await;
+            let answer = answer.expect("answer");
+            let status = answer.status().as_u16();
+            let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("body");
+            said.borrow_mut().push_str(&String::from_utf8_lossy(&bytes));
+            (status, serde_json::from_slice::<Value>(&bytes).unwrap_or_default())
+        };
+        let body = |url: &str, secret: Option<&str>| {
+            let mut body = json!({"name": "hook", "config": {"kind": "webhook", "url": url}});
+            if let (Some(secret), Some(fields)) = (secret, body.as_object_mut()) {
+                fields.insert("secret".to_owned(), json!(secret));
+            }
+            body
+        };
+        let list = "/api/v1/notifications";
+        // Nobody listens on port 1.
+        let (url, secret) = ("https://127.0.0.1:1/x", "hunter2 hunter2 hunter2");
+        let (status, made) = send("POST", list, body(url, Some(secret))).await;
+        assert_eq!((status, &made["has_secret"]), (201, &json!(true)));
+        let one = format!("{list}/{}", made["id"].as_str().expect("id"));
+        assert_eq!(send("POST", list, body(url, Some(secret))).await.0, 409, "the name is taken");
+        assert_eq!(send("GET", list, Value::Null).await.0, 200);
+        assert_eq!(send("GET", &one, Value::Null).await.0, 200);
+        let (status, answer) = send("POST", &format!("{one}/test"), Value::Null).await;
+        assert_eq!((status, &answer["taken"]), (200, &json!(false)));
+        assert_eq!(send("PUT", &one, body(url, None)).await.0, 200, "the secret stays");
+        let elsewhere = send("PUT", &one, body("https://127.0.0.1:2/x", None)).await;
+        assert_eq!(elsewhere.0, 400, "who leads it elsewhere must know the secret");
+        let bad = json!({"name": "hook", "secret": [secret], "config": {}});
+        assert_eq!(send("PUT", &one, bad).await.0, 422);
+        assert_eq!(send("GET", "/api/v1/audit", Value::Null).await.0, 200);
+        assert_eq!(send("DELETE", &one, Value::Null).await.0, 204);
+        let said = said.into_inner();
+        assert!(said.contains("notification.create") && said.contains("127.0.0.1:1"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
     }
 
     async fn what_a_removed_channel_did_not_tell_stands_in_the_audit_log(world: World) {
