@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use holdfast_common::config::ConfigError;
 use serde::Deserialize;
 
 use crate::api::serve::{Identity, Place as ApiPlace};
 use crate::app::{Keep, Retention, Settings};
+use crate::link;
 use crate::notify::address::Allowed;
 use crate::store::Place;
 
@@ -81,6 +84,10 @@ pub struct Link {
     /// Names and addresses that agents and browsers know this manager by; they stand in the
     /// certificates that its authority makes for itself.
     pub names: Vec<String>,
+    /// Seconds between two heartbeats of an agent, 1 to 15: a host is red after 50 s of silence.
+    pub heartbeat_s: u64,
+    /// Seconds that a host's certificate is valid, 5 to 400 days; renewed at two thirds.
+    pub certificate_life_s: u64,
 }
 
 impl Default for Link {
@@ -88,6 +95,8 @@ impl Default for Link {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], 8442)),
             names: vec!["localhost".to_owned()],
+            heartbeat_s: 5,
+            certificate_life_s: 90 * 86_400,
         }
     }
 }
@@ -124,6 +133,10 @@ impl Default for Keeping {
         Self { days: 365, mib: 0, file_days: 30, file_mib: 10_240, kinds: BTreeMap::new() }
     }
 }
+
+/// What `link.heartbeat_s` and `link.certificate_life_s` may be.
+const HEARTBEAT_S: RangeInclusive<u64> = 1..=15;
+const CERTIFICATE_LIFE_S: RangeInclusive<u64> = 5..=400 * 86_400;
 
 /// Kinds that come in masses, and what is kept of them unless the config says otherwise.
 const MASSES: [&str; 5] = ["exec", "packet_socket", "activity", "network", "file"];
@@ -181,7 +194,26 @@ impl Config {
         if days.into_iter().chain(kinds).any(|days| days == 0 || days > 36_500) {
             return Err("retention: 1 to 36500 days".to_owned());
         }
+        for (key, value, range) in [
+            ("heartbeat_s", self.link.heartbeat_s, HEARTBEAT_S),
+            ("certificate_life_s", self.link.certificate_life_s, CERTIFICATE_LIFE_S),
+        ] {
+            if !range.contains(&value) {
+                return Err(format!("link.{key}: {} to {}", range.start(), range.end()));
+            }
+        }
         Ok(())
+    }
+
+    /// How the link is served.
+    #[must_use]
+    pub fn link_config(&self) -> link::Config {
+        let (names, data) = (self.link.names.clone(), self.data_dir.join("authority"));
+        link::Config {
+            heartbeat: Duration::from_secs(self.link.heartbeat_s),
+            certificate_life: Duration::from_secs(self.link.certificate_life_s),
+            ..link::Config::new(self.link.listen, names, data)
+        }
     }
 
     /// Where the HTTP interface listens; nothing when the certificate is to be made by the
@@ -249,6 +281,11 @@ mod tests {
         assert!(config.api_place().is_none());
         assert_eq!(config.settings().retention.kinds["exec"].days, 14);
         assert_eq!(config.link.listen.port(), 8442);
+        let link = config.link_config();
+        assert_eq!((link.heartbeat.as_secs(), link.certificate_life.as_secs()), (5, 7_776_000));
+        let short = format!("{SMALLEST}[link]\nheartbeat_s = 1\ncertificate_life_s = 6\n");
+        let link = Config::parse(&short).expect("short").link_config();
+        assert_eq!((link.heartbeat.as_secs(), link.certificate_life.as_secs()), (1, 6));
         let text = format!("{SMALLEST}[retention]\nkinds.exec = {{ days = 2 }}\n");
         let kinds = Config::parse(&text).expect("kinds").settings().retention.kinds;
         assert_eq!((kinds["exec"].days, kinds["network"].days), (2, 14));
@@ -277,6 +314,11 @@ mod tests {
             ("key = \"k\"\ncertificate = \"/c\"\n", "absolute"),
             ("[database]\nurl = \"mysql://x\"\n", "postgres://"),
             ("[retention]\ndays = 0\n", "1 to 36500"),
+            ("[link]\nheartbeat_s = 0\n", "link.heartbeat_s: 1 to 15"),
+            ("[link]\nheartbeat_s = 16\n", "link.heartbeat_s: 1 to 15"),
+            ("[link]\nheartbeat_s = -1\n", "heartbeat_s"),
+            ("[link]\ncertificate_life_s = 4\n", "link.certificate_life_s: 5 to 34560000"),
+            ("[link]\ncertificate_life_s = 34560001\n", "link.certificate_life_s: 5 to 34560000"),
         ] {
             let error = Config::parse(&format!("{SMALLEST}{more}")).expect_err(more);
             assert!(error.contains(part), "{more}: {error}");

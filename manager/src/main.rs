@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong config.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use holdfast_manager::api::serve::Identity;
 use holdfast_manager::app::{App, NewToken, audit_verify};
 use holdfast_manager::backup;
 use holdfast_manager::config::{Config, ConfigError};
-use holdfast_manager::link::{self, Link, ServerCertificate};
+use holdfast_manager::link::{Link, ServerCertificate};
 use holdfast_manager::store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -167,29 +168,29 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
+    // From the beginning on: whoever ends it as soon as it listens ends it in order.
+    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
     let app = App::start(config.settings()).await.context("start")?;
     if let Some(first) = app.first_admin().await.context("make the first admin")? {
         // To the terminal or the journal, once; it must be changed at the first sign-in.
         println!("first start: user {}, one-time password {}", first.name, first.password);
     }
-    let data = config.data_dir.join("authority");
-    let names = config.link.names.clone();
-    let link = Link::bind(link::Config::new(config.link.listen, names, data), app.clone())
-        .await
-        .context("begin the link")?;
-    println!("agents enroll with the fingerprint {}", link.authority().fingerprint());
+    let link = Link::bind(config.link_config(), app.clone()).await.context("begin the link")?;
+    let fingerprint = link.authority().fingerprint();
+    println!("agents enroll at {} with the fingerprint {fingerprint}", link.address());
     let bound = api::serve::bind(&api_place(config, &link)?).await?;
-    match bound.address() {
-        Some(address) => tracing::info!(%address, "listening"),
-        None => tracing::info!(socket = ?config.api.socket, "listening"),
-    }
+    listening(config, bound.address());
     let (end, ending) = tokio::sync::watch::channel(false);
     let mut link_ending = end.subscribe();
     let linking = tokio::spawn(link.run(async move {
         let _ = link_ending.wait_for(|ending| *ending).await;
     }));
     let serving = tokio::spawn(api::serve::run(bound, api::router(app.clone()), ending));
-    stop_wait().await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     tracing::info!("ending");
     end.send_replace(true);
     // What agents sent is written before the writer ends.
@@ -198,6 +199,21 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     serving.await.context("serve")?;
     app.stop().await;
     Ok(())
+}
+
+fn listening(config: &Config, address: Option<SocketAddr>) {
+    match (address, &config.api.socket) {
+        (Some(address), _) => {
+            let scheme = if config.api.plain { "http" } else { "https" };
+            println!("people and programs call {scheme}://{address}");
+            tracing::info!(%address, "listening");
+        }
+        (None, socket) => {
+            let socket = socket.as_deref().unwrap_or(Path::new(""));
+            println!("people and programs call the socket {}", socket.display());
+            tracing::info!(?socket, "listening");
+        }
+    }
 }
 
 /// Where the HTTP interface listens; without a given certificate by one of the manager's own
@@ -210,16 +226,6 @@ fn api_place(config: &Config, link: &Link) -> anyhow::Result<api::serve::Place> 
     let names = config.link.names.clone();
     let made = ServerCertificate::new(link.authority(), names).context("make a certificate")?;
     Ok(api::serve::Place::Tls { address, identity: Identity::Made(Arc::new(made)) })
-}
-
-async fn stop_wait() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 async fn verify(config: &Config) -> anyhow::Result<()> {

@@ -4,9 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+/// For what takes a moment.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn manager(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-manager"));
@@ -45,23 +49,30 @@ impl Home {
     }
 
     fn serve(&self) -> Child {
-        let child = manager(&["serve", "--config", &self.config])
+        let mut child = manager(&["serve", "--config", &self.config])
+            .env_remove("HOLDFAST_LOG")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("serve");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while UnixStream::connect(self.socket()).is_err() {
-            assert!(Instant::now() < deadline, "never listened");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let stderr = BufReader::new(child.stderr.take().expect("stderr"));
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Read to its end, so that nobody waits to write there.
+            for line in stderr.lines().map_while(Result::ok) {
+                if line.contains("listening") {
+                    let _ = tell.send(());
+                }
+            }
+        });
+        told.recv_timeout(PATIENCE).expect("never listened");
         child
     }
 }
 
 fn http(socket: &Path, request: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("connect");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     stream.write_all(request.as_bytes()).expect("send");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answer");
@@ -71,14 +82,9 @@ fn http(socket: &Path, request: &str) -> String {
 fn end(mut child: Child, signal: &str) -> Option<i32> {
     let pid = child.id().to_string();
     assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(status) = child.try_wait().expect("wait") {
-            return status.code();
-        }
-        assert!(Instant::now() < deadline, "never ended");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(child.wait().expect("wait").code()));
+    told.recv_timeout(PATIENCE).expect("never ended")
 }
 
 #[test]

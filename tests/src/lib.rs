@@ -9,6 +9,7 @@ pub mod lab;
 pub mod manager;
 pub mod observe;
 pub mod program32;
+pub mod rest;
 pub mod scenarios;
 pub mod scratch;
 pub mod uring;

@@ -1,12 +1,16 @@
-//! A manager as a test of the link runs it: `link-manager` (see `bin/link-manager.rs`) on a
-//! loopback port or in a namespace of a lab, with its own folder.
+//! The manager as a test runs it: `holdfast-manager serve` on loopback ports, or in a namespace of
+//! a lab, with its own folder; asked over its HTTP interface by the first admin.
 //!
-//! Whatever happens, the process is gone when the [`Manager`] is dropped.
+//! Whatever happens, the process is gone when the [`Manager`] is dropped; its log is shown when the
+//! test fails.
 
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -14,22 +18,32 @@ use tempfile::TempDir;
 
 use crate::agent::{Agent, PATIENCE, binary};
 use crate::lab::Lab;
+use crate::rest::{Place, Request};
 use crate::until;
+
+/// The password that the first one is changed to.
+pub const PASSWORD: &str = "a password of tests";
+
+/// Every time that there is.
+const ALWAYS: &str = "from_ms=0&until_ms=9000000000000000";
 
 /// A running manager, or one that was killed and keeps its folder.
 #[derive(Debug)]
 pub struct Manager {
     folder: TempDir,
+    /// Of the link.
     address: SocketAddr,
-    name: String,
+    place: Place,
     life_s: u64,
     namespace: Option<PathBuf>,
     fingerprint: String,
-    process: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
+    token: String,
+    said: Arc<Mutex<String>>,
+    process: Option<Child>,
 }
 
 impl Manager {
-    /// On a loopback port.
+    /// On loopback ports.
     ///
     /// # Errors
     /// When it does not start.
@@ -42,43 +56,79 @@ impl Manager {
     /// # Errors
     /// When it does not start.
     pub fn with_life(life_s: u64) -> Result<Self> {
-        Self::new("127.0.0.1:0".parse()?, "127.0.0.1", life_s, None)
+        let folder = tempfile::Builder::new().prefix("holdfast-manager-").tempdir()?;
+        let any = "127.0.0.1:0".parse()?;
+        let place = Place::Https(any, folder.path().join("data/authority/ca.pem"));
+        Self::new(folder, any, place, life_s, None)
     }
 
-    /// Outside of a lab's host.
+    /// Outside of a lab's host; asked over a Unix socket.
     ///
     /// # Errors
     /// When it does not start.
     pub fn outside(lab: &Lab) -> Result<Self> {
-        Self::new("10.77.0.2:0".parse()?, "10.77.0.2", 3600, Some(lab.namespace("outside")))
+        Self::with_socket("10.77.0.2:0".parse()?, Some(lab.namespace("outside")))
+    }
+
+    /// On a loopback port; asked over a Unix socket.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn local() -> Result<Self> {
+        Self::with_socket("127.0.0.1:0".parse()?, None)
+    }
+
+    fn with_socket(address: SocketAddr, namespace: Option<PathBuf>) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("holdfast-manager-").tempdir()?;
+        let place = Place::Socket(folder.path().join("api.sock"));
+        Self::new(folder, address, place, 3600, namespace)
     }
 
     fn new(
+        folder: TempDir,
         address: SocketAddr,
-        name: &str,
+        place: Place,
         life_s: u64,
         namespace: Option<PathBuf>,
     ) -> Result<Self> {
         let mut manager = Self {
-            folder: tempfile::Builder::new().prefix("holdfast-manager-").tempdir()?,
+            folder,
             address,
-            name: name.to_owned(),
+            place,
             life_s,
             namespace,
             fingerprint: String::new(),
+            token: String::new(),
+            said: Arc::default(),
             process: None,
         };
         manager.run()?;
+        manager.sign_in()?;
         Ok(manager)
     }
 
-    /// Starts it, again after [`Manager::kill`], at the same address with the same folder.
+    /// The first password opens nothing but its change.
+    fn sign_in(&mut self) -> Result<()> {
+        let log = self.log();
+        let (_, first) = log.split_once("one-time password ").context("no first password")?;
+        let first = first.lines().next().unwrap_or_default().to_owned();
+        let body = json!({ "name": "admin", "password": first });
+        let session = self.post("/api/v1/session", &body)?;
+        self.token = session["token"].as_str().context("no token")?.to_owned();
+        let body = json!({ "old": first, "new": PASSWORD });
+        self.post("/api/v1/session/password", &body)?;
+        Ok(())
+    }
+
+    /// Starts it, again after [`Manager::kill`], at the same addresses with the same folder.
     ///
     /// # Errors
     /// When it does not start.
     pub fn run(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the manager runs already");
-        let program = binary("link-manager");
+        let config = self.config();
+        fs::write(&config, self.config_text()?)?;
+        let program = binary("holdfast-manager");
         let mut command = match &self.namespace {
             None => Command::new(program),
             Some(namespace) => {
@@ -88,23 +138,49 @@ impl Manager {
             }
         };
         let mut child = command
-            .arg(self.folder.path())
-            .args([self.address.to_string(), self.life_s.to_string(), "1".to_owned()])
-            .arg(&self.name)
-            .stdin(Stdio::piped())
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .env_remove("HOLDFAST_LOG")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
-            .context("start link-manager")?;
-        let stdin = child.stdin.take().context("a pipe")?;
-        let mut stdout = BufReader::new(child.stdout.take().context("a pipe")?);
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        let first: Value = serde_json::from_str(&line)
-            .with_context(|| format!("link-manager does not start, see above: {line:?}"))?;
-        self.address = first["address"].as_str().context("an address")?.parse()?;
-        self.fingerprint = first["fingerprint"].as_str().context("a fingerprint")?.to_owned();
-        self.process = Some((child, stdin, stdout));
+            .context("start holdfast-manager")?;
+        let before = self.log().len();
+        keep(child.stdout.take().context("a pipe")?, Arc::clone(&self.said));
+        keep(child.stderr.take().context("a pipe")?, Arc::clone(&self.said));
+        self.process = Some(child);
+        let places = until(PATIENCE, || {
+            if let Some(places) = places(&self.log()[before..]) {
+                return Some(Some(places));
+            }
+            self.process.as_mut()?.try_wait().ok()?.map(|_| None)
+        });
+        let Some(Some((address, fingerprint, api))) = places else {
+            bail!("holdfast-manager does not start:\n{}", self.log())
+        };
+        (self.address, self.fingerprint) = (address, fingerprint);
+        if let Place::Https(address, _) = &mut self.place {
+            *address = api.parse().with_context(|| api.clone())?;
+        }
         Ok(())
+    }
+
+    fn config_text(&self) -> Result<String> {
+        let api = match &self.place {
+            Place::Https(address, _) => format!("listen = \"{address}\""),
+            Place::Socket(path) => format!("socket = {}", serde_json::to_string(path)?),
+        };
+        Ok(format!(
+            "data_dir = {}\n[api]\n{api}\n[link]\nlisten = \"{}\"\nnames = [\"{}\"]\n\
+             heartbeat_s = 1\ncertificate_life_s = {}\n",
+            serde_json::to_string(&self.folder())?,
+            self.address,
+            self.address.ip(),
+            self.life_s,
+        ))
     }
 
     /// SIGKILL; waits for the end.
@@ -112,45 +188,81 @@ impl Manager {
     /// # Errors
     /// When it does not run.
     pub fn kill(&mut self) -> Result<()> {
-        let (mut child, ..) = self.process.take().context("the manager does not run")?;
+        let mut child = self.process.take().context("the manager does not run")?;
         child.kill()?;
         child.wait()?;
         Ok(())
     }
 
-    /// One question.
+    /// What it wrote so far, over all starts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let request = Request { method, path, token: &self.token, body };
+        // Whoever asks too often is told to come again.
+        let answer = until(PATIENCE, || match self.place.ask(&request) {
+            Ok((429, _)) => None,
+            other => Some(other),
+        });
+        let (status, answer) = answer.context("too many requests")??;
+        ensure!(status < 300, "{method} {path}: {answer}");
+        Ok(answer)
+    }
+
+    /// GET, by the first admin.
     ///
     /// # Errors
     /// What the manager says.
-    pub fn ask(&mut self, asked: &Value) -> Result<Value> {
-        let (_, stdin, stdout) = self.process.as_mut().context("the manager does not run")?;
-        writeln!(stdin, "{asked}")?;
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        let answer: Value = serde_json::from_str(&line).with_context(|| format!("{line:?}"))?;
-        match answer["error"].as_str() {
-            Some(error) => bail!("{asked}: {error}"),
-            None => Ok(answer),
-        }
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.ask("GET", path, &Value::Null)
     }
 
-    /// Waits until an answer fits.
+    /// POST, by the first admin.
     ///
     /// # Errors
-    /// When none does in time.
-    pub fn wait_for(&mut self, asked: &Value, fits: impl Fn(&Value) -> bool) -> Result<Value> {
-        let mut last = Value::Null;
-        let found = until(PATIENCE, || {
-            last = self.ask(asked).ok()?;
-            fits(&last).then(|| last.clone())
-        });
-        found.with_context(|| format!("{asked} never fitted; last {last}"))
+    /// What the manager says.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.ask("POST", path, body)
     }
 
-    /// Its URL.
+    /// Waits until what is there fits.
+    ///
+    /// # Errors
+    /// When it never does in time.
+    pub fn wait_for(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut last = String::new();
+        let found = until(PATIENCE, || match self.get(path) {
+            Ok(value) => {
+                last = value.to_string();
+                fits(&value).then_some(value)
+            }
+            Err(error) => {
+                last = format!("{error:#}");
+                None
+            }
+        });
+        found.with_context(|| format!("{path} never fitted; last {last}"))
+    }
+
+    /// Its URL for agents.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// Where it is asked.
+    #[must_use]
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What the first admin is known by.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.token
     }
 
     /// Its authority's fingerprint.
@@ -159,24 +271,45 @@ impl Manager {
         &self.fingerprint
     }
 
-    /// Where it listens.
+    /// Where it listens for agents.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its folder.
+    /// Its data folder.
     #[must_use]
-    pub fn folder(&self) -> &std::path::Path {
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Its config.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("manager.toml")
+    }
+
+    /// A folder that ends with it.
+    #[must_use]
+    pub fn beside(&self) -> &Path {
         self.folder.path()
     }
 
-    /// A token for so many hosts.
+    /// A token for so many hosts, valid for ten minutes.
     ///
     /// # Errors
     /// What the manager says.
-    pub fn token(&mut self, uses: u32) -> Result<String> {
-        let answer = self.ask(&json!({ "do": "token", "uses": uses }))?;
+    pub fn token(&self, uses: u32) -> Result<String> {
+        self.token_for(uses, 600)
+    }
+
+    /// A token for so many hosts, valid for so many seconds.
+    ///
+    /// # Errors
+    /// What the manager says.
+    pub fn token_for(&self, uses: u32, valid_s: u64) -> Result<String> {
+        let body = json!({ "group": "tests", "uses": uses, "valid_s": valid_s });
+        let answer = self.post("/api/v1/enrollment-tokens", &body)?;
         Ok(answer["token"].as_str().context("a token")?.to_owned())
     }
 
@@ -184,51 +317,113 @@ impl Manager {
     ///
     /// # Errors
     /// When it is not.
-    pub fn enroll(&mut self, agent: &Agent, more: &[&str]) -> Result<String> {
+    pub fn enroll(&self, agent: &Agent, more: &[&str]) -> Result<String> {
         let token = self.token(1)?;
         let (url, fingerprint) = (self.url(), self.fingerprint.clone());
         let words = ["enroll", "--manager", &url, "--token", &token];
         let words = [&words[..], &["--ca-fingerprint", &fingerprint], more].concat();
         let host = agent.json(&words)?.pop().context("an answer")?;
         let host = host["host"].as_str().context("a host")?.to_owned();
-        self.wait_for(&json!({ "do": "host", "host": host }), |host| host["connected"] == true)
+        self.wait_for(&format!("/api/v1/hosts/{host}"), |host| host["connected"] == true)
             .with_context(|| agent.log())?;
         Ok(host)
+    }
+
+    /// A host, with its last heartbeat.
+    ///
+    /// # Errors
+    /// What the manager says.
+    pub fn host(&self, host: &str) -> Result<Value> {
+        self.get(&format!("/api/v1/hosts/{host}"))
+    }
+
+    /// Takes a host back.
+    ///
+    /// # Errors
+    /// What the manager says.
+    pub fn revoke(&self, host: &str) -> Result<()> {
+        self.post(&format!("/api/v1/hosts/{host}/revoke"), &json!({ "reason": "a test" }))?;
+        Ok(())
     }
 
     /// Files a task.
     ///
     /// # Errors
     /// What the manager says.
-    pub fn file(&mut self, host: &str, action: &Value) -> Result<String> {
-        let answer = self.ask(&json!({ "do": "file", "host": host, "action": action }))?;
+    pub fn file(&self, host: &str, action: &Value) -> Result<String> {
+        self.file_for(host, action, None)
+    }
+
+    /// Files a task that waits so many seconds for its host.
+    ///
+    /// # Errors
+    /// What the manager says.
+    pub fn file_for(&self, host: &str, action: &Value, wait_s: Option<u64>) -> Result<String> {
+        let body = json!({ "host": host, "action": action, "reason": "a test", "wait_s": wait_s });
+        let answer = self.post("/api/v1/tasks", &body)?;
         Ok(answer["id"].as_str().context("an id")?.to_owned())
+    }
+
+    /// Takes a task back.
+    ///
+    /// # Errors
+    /// What the manager says.
+    pub fn cancel(&self, task: &str) -> Result<Value> {
+        self.post(&format!("/api/v1/tasks/{task}/cancel"), &json!({ "reason": "a test" }))
     }
 
     /// Waits for the end of a task.
     ///
     /// # Errors
     /// When it does not end in time.
-    pub fn ended(&mut self, task: &str) -> Result<Value> {
-        self.wait_for(&json!({ "do": "task", "id": task }), |task| !task["ended_ms"].is_null())
+    pub fn ended(&self, task: &str) -> Result<Value> {
+        self.wait_for(&format!("/api/v1/tasks/{task}"), |task| !task["ended_ms"].is_null())
     }
 
-    /// Ids of the events of a kind, or of all.
+    /// The events of a kind, or all, newest first.
     ///
     /// # Errors
     /// What the manager says.
-    pub fn events(&mut self, kind: Option<&str>) -> Result<Vec<Value>> {
-        let answer = self.ask(&json!({ "do": "events", "kind": kind }))?;
-        Ok(answer["events"].as_array().context("a list")?.clone())
+    pub fn events(&self, kind: Option<&str>) -> Result<Vec<Value>> {
+        let query = kind.map(|kind| format!("&query=kind:{kind}")).unwrap_or_default();
+        let (mut found, mut next) = (Vec::new(), String::new());
+        loop {
+            let page = self.get(&format!("/api/v1/events?{ALWAYS}&limit=500{query}{next}"))?;
+            found.extend(page["items"].as_array().context("a list")?.iter().cloned());
+            let Some(cursor) = page["next"].as_str() else { return Ok(found) };
+            next = format!("&cursor={cursor}");
+        }
     }
+}
+
+/// The link's address, the fingerprint and where the HTTP interface is, once all are told.
+fn places(log: &str) -> Option<(SocketAddr, String, String)> {
+    let after = |what: &str| log.lines().find_map(|line| line.strip_prefix(what));
+    let (address, fingerprint) = after("agents enroll at ")?.split_once(' ')?;
+    let fingerprint = fingerprint.rsplit(' ').next()?;
+    let api = after("people and programs call ")?.rsplit('/').next()?;
+    Some((address.parse().ok()?, fingerprint.to_owned(), api.to_owned()))
+}
+
+fn keep(pipe: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
 }
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        if let Some((mut child, ..)) = self.process.take() {
+        if let Some(mut child) = self.process.take() {
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("---- holdfast-manager ----\n{}---- end ----", self.log());
         }
     }
 }

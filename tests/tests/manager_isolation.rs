@@ -18,7 +18,7 @@ fn an_isolated_host_stays_reachable_for_its_manager_and_for_nobody_else() {
     let setup = Setup::protect([scratch.path()]).tables(quiet);
     // The config names no endpoint: the manager is one by itself.
     let mut agent = setup.on_host_of(&lab, "").start().expect("agent");
-    let mut manager = Manager::outside(&lab).expect("manager");
+    let manager = Manager::outside(&lab).expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     // Nobody listens there: who gets that far is refused by that side.
     let reached = || {

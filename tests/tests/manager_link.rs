@@ -51,7 +51,7 @@ fn detect(agent: &Agent, scratch: &Scratch, name: &str) -> Value {
 
 /// Every event of the agent's journal is at the manager once, within the patience. Returns how
 /// many.
-fn all_arrive_once(agent: &Agent, manager: &mut Manager) -> usize {
+fn all_arrive_once(agent: &Agent, manager: &Manager) -> usize {
     let mut missing = Vec::new();
     let found = until(PATIENCE, || {
         // What happens while we look comes later.
@@ -83,7 +83,7 @@ fn nothing_is_sent_to_a_manager_with_another_fingerprint() {
     require_root();
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let token = manager.token(1).expect("token");
     let url = manager.url();
     let wrong = "ab".repeat(32);
@@ -113,9 +113,8 @@ fn an_expired_token_enrolls_nobody() {
     require_root();
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::start().expect("manager");
-    let answer = manager.ask(&json!({ "do": "token", "valid_s": 1 })).expect("token");
-    let token = answer["token"].as_str().expect("token").to_owned();
+    let manager = Manager::start().expect("manager");
+    let token = manager.token_for(1, 1).expect("token");
     let (url, print) = (manager.url(), manager.fingerprint().to_owned());
     let began = std::time::Instant::now();
     let _ =
@@ -133,7 +132,7 @@ fn detections_arrive_at_once_and_those_from_before_the_enrollment_too() {
     let scratch = Scratch::ext4().expect("scratch");
     let agent = agent_on(&scratch, QUIET);
     detect(&agent, &scratch, "before");
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     detect(&agent, &scratch, "after");
     let events = until(PATIENCE, || {
@@ -144,10 +143,10 @@ fn detections_arrive_at_once_and_those_from_before_the_enrollment_too() {
     let late =
         events[0]["received_ms"].as_i64().expect("ms") - events[0]["time_ms"].as_i64().expect("ms");
     assert!(late < 1000, "{late} ms");
-    all_arrive_once(&agent, &mut manager);
+    all_arrive_once(&agent, &manager);
     // The heartbeat tells each capability.
     let host = manager
-        .wait_for(&json!({ "do": "host", "host": host }), |host| !host["heartbeat"].is_null())
+        .wait_for(&format!("/api/v1/hosts/{host}"), |host| host["heartbeat"].is_object())
         .expect("heartbeat");
     let capabilities = host["heartbeat"]["capabilities"].as_array().expect("list").clone();
     let names: Vec<&str> = capabilities.iter().filter_map(|one| one["name"].as_str()).collect();
@@ -194,7 +193,7 @@ fn whoever_is_killed_each_event_arrives_once() {
         }
     }
     connected(&agent);
-    let count = all_arrive_once(&agent, &mut manager);
+    let count = all_arrive_once(&agent, &manager);
     let malware = manager.events(Some("malware")).expect("events").len();
     assert_eq!(malware, 6 * 4 + 3, "of {count} events");
 }
@@ -207,7 +206,7 @@ fn a_full_outbox_gives_up_telemetry_first_counts_it_and_no_detection() {
     let agent = agent_on(&scratch, tables);
     let mut manager = Manager::start().expect("manager");
     manager.enroll(&agent, &[]).expect("enrolled");
-    all_arrive_once(&agent, &mut manager);
+    all_arrive_once(&agent, &manager);
     manager.kill().expect("kill");
     problem_of(&agent, "");
     for number in 0..5 {
@@ -223,7 +222,7 @@ fn a_full_outbox_gives_up_telemetry_first_counts_it_and_no_detection() {
     let given_up = given_up.expect("telemetry is given up");
     manager.run().expect("again");
     connected(&agent);
-    all_arrive_once(&agent, &mut manager);
+    all_arrive_once(&agent, &manager);
     assert_eq!(manager.events(Some("malware")).expect("events").len(), 5);
     let told = until(PATIENCE, || {
         let losses = agent.json(&["events", "--kind", "loss"]).ok()?;
@@ -238,9 +237,9 @@ fn a_revoked_host_is_put_out_and_says_so() {
     require_root();
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let mut agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
-    manager.ask(&json!({ "do": "revoke", "host": host })).expect("revoked");
+    manager.revoke(&host).expect("revoked");
     problem_of(&agent, "this certificate is revoked");
     // Not by a restart either.
     agent.stop().expect("stop");
@@ -258,7 +257,7 @@ fn a_copy_of_a_hosts_disk_is_refused() {
     require_root();
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let mut agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     let count = agent.state().join("manager.generation");
     let copied = fs::read(&count).expect("read");
@@ -270,7 +269,7 @@ fn a_copy_of_a_hosts_disk_is_refused() {
     fs::write(&count, copied).expect("write");
     agent.start().expect("start");
     problem_of(&agent, "used twice");
-    let host = manager.ask(&json!({ "do": "host", "host": host })).expect("host");
+    let host = manager.host(&host).expect("host");
     assert!(!host["cloned_ms"].is_null(), "{host}");
 }
 
@@ -279,7 +278,7 @@ fn certificates_renew_themselves_with_a_new_key() {
     require_root();
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::with_life(6).expect("manager");
+    let manager = Manager::with_life(6).expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     let read = || -> Value {
         let text = fs::read(agent.state().join("manager.json")).expect("read");
@@ -296,7 +295,7 @@ fn certificates_renew_themselves_with_a_new_key() {
     detect(&agent, &scratch, "x");
     until(PATIENCE, || (manager.events(Some("malware")).ok()?.len() == 1).then_some(()))
         .expect("it arrives with the new certificate");
-    let host = manager.ask(&json!({ "do": "host", "host": host })).expect("host");
+    let host = manager.host(&host).expect("host");
     assert!(host["generation"].as_i64() >= Some(3), "{host}");
 }
 
@@ -351,7 +350,7 @@ fn an_agent_goes_through_a_proxy_with_user_and_password() {
     };
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let token = manager.token(1).expect("token");
     let (url, print) = (manager.url(), manager.fingerprint().to_owned());
     let wrong = format!("http://agent:wrong@{}", proxy.address);
@@ -378,9 +377,9 @@ fn tasks_are_done_once_and_verified_by_what_is_seen() {
     require_root();
     let scratch = Scratch::ext4().expect("scratch");
     let agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
-    let verified = |manager: &mut Manager, action: Value| -> Value {
+    let verified = |manager: &Manager, action: Value| -> Value {
         let task = manager.file(&host, &action).expect("filed");
         let ended = manager.ended(&task).expect("ended");
         assert_eq!(ended["stage"], "verified", "{action}: {ended}\n{}", agent.log());
@@ -389,7 +388,7 @@ fn tasks_are_done_once_and_verified_by_what_is_seen() {
     };
     // A process is killed, and another under its pid would not be.
     let mut child = Command::new("sleep").arg("1000").spawn().expect("child");
-    let listed = verified(&mut manager, json!({ "action": "process_list" }));
+    let listed = verified(&manager, json!({ "action": "process_list" }));
     let processes = listed["result"]["processes"].as_array().expect("list").clone();
     let key = processes
         .iter()
@@ -397,31 +396,31 @@ fn tasks_are_done_once_and_verified_by_what_is_seen() {
         .map(|one| one["key"].clone())
         .expect("the child is listed");
     let other = json!({ "pid": key["pid"], "start_ns": 1 });
-    let gone = verified(&mut manager, json!({ "action": "kill", "process": other }));
+    let gone = verified(&manager, json!({ "action": "kill", "process": other }));
     assert!(gone["observed"].as_str().expect("text").contains("nobody to kill"), "{gone}");
     assert!(child.try_wait().expect("wait").is_none(), "another process");
-    verified(&mut manager, json!({ "action": "kill", "process": key }));
+    verified(&manager, json!({ "action": "kill", "process": key }));
     assert!(!child.wait().expect("wait").success());
     // Quarantined items.
     let first = detect(&agent, &scratch, "first");
     let restore = json!({ "action": "restore", "item": first["id"], "allow": true });
-    let restored = verified(&mut manager, restore);
+    let restored = verified(&manager, restore);
     assert_eq!(fs::read(scratch.join("first")).expect("it is back"), eicar(), "{restored}");
     // Content of its own is denied from now on.
     let denied = scratch.join("denied");
     fs::write(&denied, "harmless so far").expect("write");
     let sha256 = "3f5f09b7d5ff4e7c59b58ae6b2f0ea3bcd17ed0b5b53a2f4a8e7f0f0f0f0f0f0";
-    verified(&mut manager, json!({ "action": "deny_hash", "sha256": sha256 }));
+    verified(&manager, json!({ "action": "deny_hash", "sha256": sha256 }));
     let real = sha256_of(&denied);
-    verified(&mut manager, json!({ "action": "deny_hash", "sha256": real }));
+    verified(&manager, json!({ "action": "deny_hash", "sha256": real }));
     assert!(until(PATIENCE, || fs::read(&denied).is_err().then_some(())).is_some());
     let item = agent
         .wait_for(&["quarantine", "list"], |item| item["path"] == denied.to_str().expect("text"))
         .expect("quarantined");
     let download = json!({ "action": "download", "item": item["id"], "password": "infected" });
-    let downloaded = verified(&mut manager, download);
-    assert!(downloaded["size"].as_u64() > Some(0), "{downloaded}");
-    verified(&mut manager, json!({ "action": "delete", "item": item["id"] }));
+    let downloaded = verified(&manager, download);
+    assert!(downloaded["file_size"].as_u64() > Some(0), "{downloaded}");
+    verified(&manager, json!({ "action": "delete", "item": item["id"] }));
     // Not there any more.
     let again = manager.file(&host, &json!({ "action": "delete", "item": item["id"] }));
     let again = manager.ended(&again.expect("filed")).expect("ended");
@@ -429,10 +428,10 @@ fn tasks_are_done_once_and_verified_by_what_is_seen() {
     // A scan, and what a person needs for help.
     fs::write(scratch.join("clean"), "clean").expect("write");
     let paths = json!({ "action": "scan", "paths": [scratch.path()] });
-    let scanned = verified(&mut manager, paths);
+    let scanned = verified(&manager, paths);
     assert!(scanned["result"]["scan"]["files"].as_u64() > Some(0), "{scanned}");
-    let diagnostics = verified(&mut manager, json!({ "action": "diagnostics" }));
-    assert!(diagnostics["size"].as_u64() > Some(100), "{diagnostics}");
+    let diagnostics = verified(&manager, json!({ "action": "diagnostics" }));
+    assert!(diagnostics["file_size"].as_u64() > Some(100), "{diagnostics}");
 }
 
 fn sha256_of(path: &Path) -> String {
@@ -485,7 +484,7 @@ fn a_collected_file_goes_on_where_it_broke_off() {
     let ended = manager.ended(&task).expect("ended");
     assert_eq!(ended["stage"], "verified", "{ended}\n{}", agent.log());
     let zip = manager.folder().join("files").join(&task);
-    assert_eq!(sha256_of(&zip), ended["sha256"].as_str().expect("hash"));
+    assert_eq!(sha256_of(&zip), ended["file_sha256"].as_str().expect("hash"));
     let mut unzip = Command::new("bsdtar");
     unzip.args(["--passphrase", "infected", "-xOf"]).arg(&zip);
     let content = unzip.stderr(Stdio::inherit()).output().expect("bsdtar").stdout;
@@ -512,15 +511,14 @@ fn tasks_filed_while_the_agent_is_away_are_taken_up_or_have_expired() {
     require_root();
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let mut agent = agent_on(&scratch, QUIET);
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     agent.stop().expect("stop");
     let list = json!({ "action": "process_list" });
     let kept = manager.file(&host, &list).expect("filed");
     let taken_back = manager.file(&host, &list).expect("filed");
-    manager.ask(&json!({ "do": "cancel", "id": taken_back })).expect("cancelled");
-    let late = json!({ "do": "file", "host": host, "action": list, "wait_s": 1 });
-    let late = manager.ask(&late).expect("filed")["id"].as_str().expect("id").to_owned();
+    manager.cancel(&taken_back).expect("cancelled");
+    let late = manager.file_for(&host, &list, Some(1)).expect("filed");
     let expired = manager.ended(&late).expect("ended");
     assert_eq!(expired["stage"], "expired", "{expired}");
     agent.start().expect("start");
@@ -548,7 +546,7 @@ fn a_manager_that_is_down_is_a_red_line_and_nothing_waits_for_it() {
     drop(listener);
     manager.run().expect("again");
     connected(&agent);
-    all_arrive_once(&agent, &mut manager);
+    all_arrive_once(&agent, &manager);
 }
 
 #[test]
@@ -557,7 +555,7 @@ fn without_an_agent_a_host_is_enrolled_by_its_config() {
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let mut agent = agent_on(&scratch, QUIET);
     agent.stop().expect("stop");
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let token = manager.token(1).expect("token");
     let config = agent.config().to_str().expect("text").to_owned();
     let mut enroll = Command::new(binary("holdfast"));

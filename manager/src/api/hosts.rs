@@ -41,6 +41,8 @@ pub(super) struct HostView {
     seen_ms: i64,
     enrolled_ms: i64,
     revoked_ms: Option<i64>,
+    /// Of its last connection: each counts it up, so that a copy shows.
+    generation: i64,
     /// When a copy of it last showed.
     cloned_ms: Option<i64>,
     /// What it sent and was no event.
@@ -66,6 +68,7 @@ impl HostView {
             seen_ms: host.seen_ms,
             enrolled_ms: host.enrolled_ms,
             revoked_ms: host.revoked_ms,
+            generation: host.generation,
             cloned_ms: host.cloned_ms,
             events_refused: host.events_refused,
             heartbeat: host.heartbeat.filter(|_| whole).map(|text| json(&text)),
