@@ -37,10 +37,10 @@ fn wrong_code(offer: &TotpOffer) -> String {
     all.find(|one| !near.contains(one)).expect("a wrong code")
 }
 
-/// Waits until a step has at least 12 seconds left, so that the codes of a test are its own.
+/// Waits until a step has at least 20 seconds left, so that the codes of a test are its own.
 async fn early_in_a_step() {
     let deadline = Instant::now() + Duration::from_secs(40);
-    while now_ms() / 1000 % 30 >= 18 {
+    while now_ms() / 1000 % 30 >= 10 {
         assert!(Instant::now() < deadline, "the clock stands");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
