@@ -133,7 +133,7 @@ impl<'a> Sweep<'a> {
             return self.programs();
         }
         match place.open() {
-            Ok(Some((path, handle))) => walk(&path, handle, place.into_mounts(), self),
+            Ok(Some((path, handle))) => walk(&path, handle, place.crosses_mounts(), self),
             Ok(None) => Ok(()),
             Err((path, why, cause)) => {
                 self.left_out(&path, why, cause);
@@ -260,7 +260,6 @@ impl<'a> Sweep<'a> {
     }
 
     /// The worker's answer, in turns. The outer error is the file's, the inner the scan's end.
-    #[expect(clippy::type_complexity, reason = "two ways to end, told apart by the one caller")]
     fn verdict(&mut self, file: &OwnedFd) -> Result<Result<Scanned, End>, (LeftOutReason, String)> {
         let limit = Duration::from_secs(self.needs.config.rescan_limit_s);
         let worker = self.worker().map_err(|error| (LeftOutReason::NoScanner, error))?;

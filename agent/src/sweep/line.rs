@@ -139,10 +139,8 @@ impl Inner {
         }
         let record = live.record().clone();
         self.keep(&record);
-        if told_id {
-            if answer.reply(Reply::Scan(Box::new(record))).is_err() {
-                live.end(End::Cancelled("nobody waits for it any more".to_owned()));
-            }
+        if told_id && answer.reply(Reply::Scan(Box::new(record))).is_err() {
+            live.end(End::Cancelled("nobody waits for it any more".to_owned()));
         }
         self.carry_out(&live, order, false, answer);
         let record = live.record().clone();

@@ -125,7 +125,7 @@ impl Place {
     }
 
     /// Whether the walk goes into file systems that are mounted below.
-    pub(super) const fn into_mounts(&self) -> bool {
+    pub(super) const fn crosses_mounts(&self) -> bool {
         !matches!(self, Self::Mounted(_))
     }
 

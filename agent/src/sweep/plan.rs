@@ -185,7 +185,7 @@ impl Planner {
             let Ok(zone) = zone(&entry.schedule.timezone) else { continue };
             let Some(found) = entry.due(now_ms, started_ms, &zone) else { continue };
             match found {
-                Found::Run(one) => due.push(one),
+                Found::Run(one) => due.push(*one),
                 Found::Forgone => {
                     let (name, standing) = (&entry.schedule.name, &entry.standing);
                     keep(history, name, standing);
@@ -221,7 +221,7 @@ fn keep(history: &History, name: &str, standing: &Standing) {
 }
 
 enum Found {
-    Run(Due),
+    Run(Box<Due>),
     /// Missed, and not to be caught up.
     Forgone,
 }
@@ -255,7 +255,7 @@ impl Entry {
         }
         standing.last = Some(if missed { "caught up" } else { "begun" }.to_owned());
         let (schedule, standing) = (self.schedule.clone(), standing.clone());
-        Some(Found::Run(Due { schedule, standing, count, missed }))
+        Some(Found::Run(Box::new(Due { schedule, standing, count, missed })))
     }
 
     fn next_ms(&self, now_ms: i64) -> Option<i64> {

@@ -92,18 +92,13 @@ impl When {
             }
             Self::Days { every, anchor, at } => {
                 let days = i64::from(anchor.until(after.date()).ok()?.get_days());
-                let mut count = days.div_euclid(*every);
+                let count = days.div_euclid(*every);
                 // A gap may move a time to the next day: the second is enough, the fourth is sure.
-                for _ in 0..4 {
+                (count..count + 4).find_map(|count| {
                     let day = anchor.checked_add((count * every).days()).ok()?;
                     let due = day.to_datetime(*at).to_zoned(zone.clone()).ok()?;
-                    let due_ms = due.timestamp().as_millisecond();
-                    if due_ms > after_ms {
-                        return Some(due_ms);
-                    }
-                    count += 1;
-                }
-                None
+                    Some(due.timestamp().as_millisecond()).filter(|due_ms| *due_ms > after_ms)
+                })
             }
             Self::Real(period) => after_ms.div_euclid(*period).checked_add(1)?.checked_mul(*period),
         }
