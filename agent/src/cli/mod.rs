@@ -14,7 +14,6 @@ mod quarantine;
 mod scan;
 mod simulate;
 mod state;
-mod text;
 mod unseal;
 
 use std::io::{self, Write};
@@ -23,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use holdfast_common::control::{Reply, Request};
+use holdfast_common::text;
 
 use crate::control::Client;
 use crate::control::client::ClientError;
