@@ -26,6 +26,7 @@ pub mod access;
 mod alerts;
 mod api_tokens;
 mod audit;
+mod describe;
 mod events;
 mod extract;
 mod hosts;
@@ -69,7 +70,7 @@ struct Head;
 
 /// Every route, and the document that describes them.
 fn routes() -> (Router<Arc<Api>>, Document) {
-    OpenApiRouter::with_openapi(Head::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Head::openapi())
         .routes(routes!(status::healthz))
         .routes(routes!(status::readyz))
         .routes(routes!(status::metrics))
@@ -97,7 +98,9 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(api_tokens::api_token_list, api_tokens::api_token_create))
         .routes(routes!(api_tokens::api_token_delete))
         .routes(routes!(audit::audit_list))
-        .split_for_parts()
+        .split_for_parts();
+    describe::complete(&mut document);
+    (router, document)
 }
 
 /// The OpenAPI document.

@@ -8,6 +8,7 @@ mod backup;
 mod cluster;
 mod events;
 mod hosts;
+mod openapi;
 mod search;
 mod serve;
 mod tasks;
