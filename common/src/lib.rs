@@ -1,6 +1,7 @@
 //! What the agent, its scan workers, the eBPF programs and the CLI must agree on.
 //!
-//! Types and their encodings only: nothing here opens a file, a socket or a clock.
+//! Types and their encodings only: nothing here opens a file, a socket or a clock
+//! (but for the local time zone, in [`text`]).
 //! Without the `std` feature only [`abi`], [`cut`] and [`guard`] are left, which the eBPF programs share.
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -25,6 +26,8 @@ pub mod process;
 pub mod scans;
 #[cfg(feature = "std")]
 pub mod task;
+#[cfg(feature = "text")]
+pub mod text;
 #[cfg(feature = "std")]
 pub mod verdict;
 #[cfg(feature = "std")]

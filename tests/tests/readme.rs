@@ -4,7 +4,7 @@
 //! test at a time may do it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -49,6 +49,8 @@ fn shell(line: &str) -> Command {
 struct Run {
     process: Child,
     output: Arc<Mutex<String>>,
+    /// The manager's first one, once the commands are printed.
+    password: String,
 }
 
 impl Run {
@@ -71,7 +73,7 @@ impl Run {
                 kept.push('\n');
             }
         });
-        Self { process, output }
+        Self { process, output, password: String::new() }
     }
 
     fn output(&self) -> String {
@@ -88,7 +90,10 @@ impl Run {
         });
         let output = self.output();
         assert_eq!(printed, Some(true), "it printed no commands:\n{output}");
-        let (_, commands) = output.split_once("Try, in another terminal:").expect("the commands");
+        let (before, commands) =
+            output.split_once("Try, in another terminal:").expect("the commands");
+        let (_, password) = before.split_once("one-time password ").expect("a first password");
+        self.password = password.trim().to_owned();
         let (commands, _) = commands.split_once("Ctrl-C stops it").expect("their end");
         commands.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
@@ -118,6 +123,15 @@ fn download(command: &str) -> PathBuf {
     PathBuf::from(words.next().expect("a folder")).join("eicar.com")
 }
 
+/// What a command prints that reads this from its standard input.
+fn typed(command: &mut Command, input: &str) -> String {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a command");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("type");
+    let output = child.wait_with_output().expect("its end");
+    text(&output.stdout).into_owned()
+}
+
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
@@ -130,7 +144,9 @@ fn first_command_protects_and_every_command_that_it_prints_works() {
     assert_eq!(first, "cargo xtask run");
     let mut run = Run::start(&first);
     let commands = run.commands();
-    let [fetch, list, sniff] = commands.as_slice() else { panic!("three commands: {commands:?}") };
+    let [fetch, list, sniff, place, sign_in, alerts] = commands.as_slice() else {
+        panic!("six commands: {commands:?}")
+    };
 
     let file = download(fetch);
     assert!(file.parent().is_some_and(Path::is_dir), "{}", file.display());
@@ -149,9 +165,23 @@ fn first_command_protects_and_every_command_that_it_prints_works() {
     assert!(events.contains("Network Sniffing") && events.contains("tcpdump"), "{events}");
     assert!(events.contains("Eicar"), "{events}");
 
+    // The manager has both, as one who was just told the first password sees them.
+    let passwords = format!("{}\na password of one's own\n", run.password);
+    let script = format!("{place} && {sign_in} && echo $HOLDFAST_TOKEN");
+    let token = typed(&mut shell(&script), &passwords);
+    let mut said = String::new();
+    let shown = until(SOON, || {
+        let mut command = shell(&format!("{place} && {alerts}"));
+        command.env("HOLDFAST_TOKEN", token.trim());
+        said = text(&finish(&mut command, SOON).expect("holdfast-ctl").stdout).into_owned();
+        (said.contains("Eicar") && said.contains("Network Sniffing")).then_some(())
+    });
+    assert!(shown.is_some(), "the manager shows no alerts:\n{said}\n{}", run.output());
+
     run.signal(Signal::SIGINT);
     let status = run.wait();
     assert!(status.success(), "{status}\n{}", run.output());
+    assert!(!root().join("target/run/manager").exists(), "the manager's data is gone");
     assert!(!file.parent().is_some_and(Path::exists), "the file system is gone");
 }
 

@@ -15,7 +15,6 @@ mod scan;
 mod scans;
 mod simulate;
 mod state;
-mod text;
 mod unseal;
 
 use std::io::{self, Write};
@@ -24,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use holdfast_common::control::{Reply, Request};
+use holdfast_common::text;
 
 use crate::control::Client;
 use crate::control::client::ClientError;

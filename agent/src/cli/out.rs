@@ -3,13 +3,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use super::text;
-
-/// Narrowest table, in columns: below it words are cut to pieces.
-const NARROWEST: u16 = 60;
 
 /// Where a command prints.
 pub(super) struct Out {
@@ -56,7 +52,7 @@ impl Out {
 
     /// Prints rows under a header; each cell is made safe here.
     pub(super) fn table(&mut self, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-        let table = table(header, rows, self.width);
+        let table = text::table(header, rows, self.width);
         self.line(&table)
     }
 
@@ -73,41 +69,9 @@ impl Out {
     }
 }
 
-/// A table without lines, at most `width` columns wide.
-fn table(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied());
-    if let Some(width) = width {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_width(width.max(NARROWEST));
-    }
-    for row in rows {
-        table.add_row(row.iter().map(|cell| text::safe(cell)));
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_fits_the_terminal_and_keeps_hostile_names_in_their_cell() {
-        let rows = vec![
-            vec!["a\n\x1b[31mb".into(), "x".repeat(300)],
-            vec!["plain".into(), "/srv/\u{202e}gpj.exe".into()],
-        ];
-        let wide = table(&["NAME", "PATH"], &rows, None);
-        assert_eq!(wide.lines().count(), 3, "{wide}");
-        assert!(wide.contains(r"a\x0a\x1b[31mb") && wide.contains(r"\xe2\x80\xaegpj"), "{wide}");
-        let narrow = table(&["NAME", "PATH"], &rows, Some(80));
-        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
-        let tiny = table(&["NAME", "PATH"], &rows, Some(1));
-        assert!(tiny.lines().all(|line| line.chars().count() <= usize::from(NARROWEST)));
-    }
 
     #[test]
     fn colours_are_only_where_they_are_wanted() {

@@ -26,6 +26,7 @@ pub mod access;
 mod alerts;
 mod api_tokens;
 mod audit;
+mod describe;
 mod events;
 mod extract;
 mod hosts;
@@ -71,7 +72,7 @@ struct Head;
 
 /// Every route, and the document that describes them.
 fn routes() -> (Router<Arc<Api>>, Document) {
-    OpenApiRouter::with_openapi(Head::openapi())
+    let (router, mut document) = OpenApiRouter::with_openapi(Head::openapi())
         .routes(routes!(status::healthz))
         .routes(routes!(status::readyz))
         .routes(routes!(status::metrics))
@@ -112,7 +113,9 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         ))
         .routes(routes!(notifications::notification_test))
         .routes(routes!(notifications::finding_list))
-        .split_for_parts()
+        .split_for_parts();
+    describe::complete(&mut document);
+    (router, document)
 }
 
 /// The OpenAPI document.

@@ -48,8 +48,7 @@ pub(super) struct TaskView {
     cancel_by: Option<String>,
     /// What was observed, or why it failed.
     observed: String,
-    /// The action's own result.
-    #[schema(value_type = Object)]
+    /// The action's own result, as the host tells it.
     result: Value,
     /// Bytes of its file, once that is here.
     file_size: Option<i64>,

@@ -9,6 +9,7 @@ mod cluster;
 mod events;
 mod hosts;
 mod notifications;
+mod openapi;
 mod search;
 mod serve;
 mod tasks;

@@ -17,8 +17,21 @@ use nix::unistd::Pid;
 
 use crate::shell::{self, Unfit};
 
-/// Where the agent's pid is kept for the next run.
-pub(super) const PID_FILE: &str = "holdfastd.pid";
+/// What a run starts: program, config, and where its pid is kept for the next run.
+pub(super) struct Part {
+    pub(super) program: &'static str,
+    pub(super) config: &'static str,
+    pub(super) pid: &'static str,
+}
+
+/// The agent.
+pub(super) const AGENT: Part =
+    Part { program: "holdfastd", config: "holdfast.toml", pid: "holdfastd.pid" };
+/// The manager.
+pub(super) const MANAGER: Part =
+    Part { program: "holdfast-manager", config: "manager.toml", pid: "holdfast-manager.pid" };
+/// The manager's data, made anew by each run.
+pub(super) const DATA: &str = "manager";
 
 /// Bytes of the image; sparse.
 const SIZE: u64 = 1 << 30;
@@ -38,7 +51,14 @@ impl Lab {
         let Ok(lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
             return Err(Unfit(format!("another run lasts in {}", folder.display())).into());
         };
-        end_earlier_agent(folder)?;
+        end_earlier(folder, &AGENT)?;
+        end_earlier(folder, &MANAGER)?;
+        match fs::remove_dir_all(folder.join(DATA)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context("remove an earlier manager's data");
+            }
+            _ => {}
+        }
         let lab = Self {
             _lock: lock,
             image: folder.join("protected.img"),
@@ -83,20 +103,23 @@ impl Drop for Lab {
             eprintln!("{error:#}; the next run tries again");
             return;
         }
-        // What stays is an empty folder and a config.
+        // What stays are the agent's state and two configs.
         let _ = fs::remove_file(&self.image);
         let _ = fs::remove_dir(&self.protected);
         if let Some(folder) = self.image.parent() {
-            let _ = fs::remove_file(folder.join(PID_FILE));
+            for part in [&AGENT, &MANAGER] {
+                let _ = fs::remove_file(folder.join(part.pid));
+            }
+            let _ = fs::remove_dir_all(folder.join(DATA));
         }
     }
 }
 
-/// Stop the agent of a run that was killed. A pid that is another program by now is left alone.
-fn end_earlier_agent(folder: &Path) -> anyhow::Result<()> {
-    let Ok(text) = fs::read_to_string(folder.join(PID_FILE)) else { return Ok(()) };
+/// Stop a part of a run that was killed. A pid that is another program by now is left alone.
+fn end_earlier(folder: &Path, part: &Part) -> anyhow::Result<()> {
+    let Ok(text) = fs::read_to_string(folder.join(part.pid)) else { return Ok(()) };
     let Ok(number) = text.trim().parse::<i32>() else { return Ok(()) };
-    let config = folder.join("holdfast.toml");
+    let config = folder.join(part.config);
     let ours = || {
         fs::read(format!("/proc/{number}/cmdline")).is_ok_and(|line| {
             line.split(|&byte| byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes())
@@ -106,7 +129,7 @@ fn end_earlier_agent(folder: &Path) -> anyhow::Result<()> {
         if !ours() {
             return Ok(());
         }
-        eprintln!("ending the agent of an earlier run, pid {number} ({sign})");
+        eprintln!("ending {} of an earlier run, pid {number} ({sign})", part.program);
         // It may end between the look and the call.
         let _ = kill(Pid::from_raw(number), sign);
         let end = Instant::now() + Duration::from_secs(patience);

@@ -1,9 +1,11 @@
-//! The demonstration: the agent in the foreground, protecting a file system of our own.
+//! The demonstration: a manager, and the agent in the foreground, enrolled there and protecting a
+//! file system of our own.
 //!
 //! Invariant: nothing of the machine's own is protected unless `--protect` or `--protect-all` says
 //! so, and nothing is left behind; what a kill -9 left is cleared by the next run.
 
 mod lab;
+mod manager;
 mod web;
 
 use std::fs;
@@ -17,7 +19,8 @@ use clap::Args;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::lab::Lab;
+use self::lab::{AGENT, Lab, Part};
+use self::manager::Manager;
 use crate::shell::{self, Unfit};
 
 /// How long the agent may take to answer on its socket.
@@ -72,28 +75,53 @@ async fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     };
     place.write_config(&protected)?;
     let web = web::serve()?;
-    let mut agent = place.start(root)?;
-    let ended = tokio::select! {
-        ready = place.ready(root, &mut agent) => match ready {
-            Ok(()) => {
-                introduce(&place, &protected, web);
-                tokio::select! {
-                    status = agent.wait() => Some(status?),
-                    _ = interrupt.recv() => None,
-                    _ = terminate.recv() => None,
-                }
-            }
-            Err(error) => {
-                stop(&mut agent).await?;
-                return Err(error);
-            }
-        },
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
+    let mut processes = Processes::default();
+    let outcome = tokio::select! {
+        outcome = demonstrate(root, &place, &protected, web, &mut processes) => outcome,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
     };
-    match ended {
-        Some(status) => bail!("holdfastd ended by itself: {status}"),
-        None => stop(&mut agent).await,
+    let stopped = processes.stop().await;
+    outcome.and(stopped)
+}
+
+/// What runs. The manager ends last, so that it hears of the agent's end.
+#[derive(Default)]
+struct Processes {
+    agent: Option<Child>,
+    manager: Option<Child>,
+}
+
+impl Processes {
+    /// Both are stopped, whatever comes of the first.
+    async fn stop(self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        for (part, process) in [(AGENT, self.agent), (lab::MANAGER, self.manager)] {
+            if let Some(mut process) = process {
+                outcome = outcome.and(stop(&part, &mut process).await);
+            }
+        }
+        outcome
+    }
+}
+
+/// Starts both, says what to try, and waits for the end of either.
+async fn demonstrate(
+    root: &Path,
+    place: &Place,
+    protected: &Protected,
+    web: std::net::SocketAddr,
+    processes: &mut Processes,
+) -> anyhow::Result<()> {
+    let manager_process = processes.manager.insert(manager::start(root, &place.folder)?);
+    let manager = manager::ready(manager_process).await?;
+    manager::enroll(root, place, &manager).await?;
+    let agent = processes.agent.insert(place.start(root)?);
+    place.ready(root, agent).await?;
+    introduce(place, protected, web, &manager);
+    tokio::select! {
+        status = agent.wait() => bail!("holdfastd ended by itself: {}", status?),
+        status = manager_process.wait() => bail!("holdfast-manager ended by itself: {}", status?),
     }
 }
 
@@ -147,16 +175,9 @@ impl Place {
     }
 
     fn start(&self, root: &Path) -> anyhow::Result<Child> {
-        // The kernel ends the agent when we are killed, so that it never protects alone.
-        let mut command = StdCommand::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--"]).arg(root.join("target/release/holdfastd"));
+        let mut command = part_command(root, &AGENT);
         command.arg("--config").arg(&self.config);
-        // A group of its own: Ctrl-C reaches us alone, and we stop it in order.
-        command.process_group(0);
-        let agent = Command::from(command).spawn().context("start holdfastd")?;
-        let pid = agent.id().context("holdfastd runs")?;
-        fs::write(self.folder.join(lab::PID_FILE), pid.to_string())?;
-        Ok(agent)
+        part_start(&self.folder, &AGENT, command)
     }
 
     /// Wait until the control socket answers.
@@ -183,41 +204,68 @@ impl Place {
     }
 }
 
+/// A program that ends with us: the kernel ends it when we are killed, so that an agent never
+/// protects alone.
+fn part_command(root: &Path, part: &Part) -> StdCommand {
+    let mut command = StdCommand::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(root.join("target/release").join(part.program));
+    // A group of its own: Ctrl-C reaches us alone, and we stop it in order.
+    command.process_group(0);
+    command
+}
+
+fn part_start(folder: &Path, part: &Part, command: StdCommand) -> anyhow::Result<Child> {
+    let mut command = Command::from(command);
+    let child = command.spawn().with_context(|| format!("start {}", part.program))?;
+    let pid = child.id().with_context(|| format!("{} ended at once", part.program))?;
+    fs::write(folder.join(part.pid), pid.to_string())?;
+    Ok(child)
+}
+
 /// SIGTERM, and after its time SIGKILL.
-async fn stop(agent: &mut Child) -> anyhow::Result<()> {
-    if let Some(pid) = agent.id() {
+async fn stop(part: &Part, process: &mut Child) -> anyhow::Result<()> {
+    let name = part.program;
+    if let Some(pid) = process.id() {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(pid)?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
     }
-    match tokio::time::timeout(STOP, agent.wait()).await {
+    match tokio::time::timeout(STOP, process.wait()).await {
         Ok(status) if status.as_ref().is_ok_and(std::process::ExitStatus::success) => Ok(()),
-        Ok(status) => bail!("holdfastd did not stop cleanly: {}", status?),
+        Ok(status) => bail!("{name} did not stop cleanly: {}", status?),
         Err(_) => {
-            agent.kill().await?;
-            bail!("holdfastd did not stop in {} s and was killed", STOP.as_secs())
+            process.kill().await?;
+            bail!("{name} did not stop in {} s and was killed", STOP.as_secs())
         }
     }
 }
 
-/// Three commands to try.
-fn introduce(place: &Place, protected: &Protected, web: std::net::SocketAddr) {
+/// Commands to try.
+fn introduce(place: &Place, protected: &Protected, web: std::net::SocketAddr, manager: &Manager) {
     let folder = match protected {
         Protected::Paths(paths) => paths.first().map_or(Path::new("/tmp"), PathBuf::as_path),
         Protected::All => Path::new("/tmp"),
     };
     let sudo = if std::env::var_os("SUDO_USER").is_some() { "sudo " } else { "" };
     println!(
-        "\nHoldfast protects {what}. Try, in another terminal:\n\n  \
+        "\nHoldfast protects {what}.\n\
+         Its manager is at {url}: user admin, one-time password {password}\n\
+         Try, in another terminal:\n\n  \
          {sudo}wget -P {folder} http://{web}/eicar.com\n  \
          {sudo}target/release/holdfast --socket {socket} quarantine list\n  \
          {sudo}timeout 5 tcpdump -c 5 -nni lo; \
-         {sudo}target/release/holdfast --socket {socket} events\n\n\
+         {sudo}target/release/holdfast --socket {socket} events\n  \
+         export HOLDFAST_MANAGER={url} HOLDFAST_CA_FINGERPRINT={fingerprint}\n  \
+         export HOLDFAST_TOKEN=$(target/release/holdfast-ctl sign-in admin)\n  \
+         target/release/holdfast-ctl alerts list\n\n\
          Ctrl-C stops it and leaves nothing behind but {state}.\n",
         what = match protected {
             Protected::All => "every local file system".to_owned(),
             Protected::Paths(paths) =>
                 paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
         },
+        url = manager.url,
+        password = manager.password,
+        fingerprint = manager.fingerprint,
         folder = folder.display(),
         socket = place.socket.display(),
         state = place.folder.join("state").display(),

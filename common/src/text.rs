@@ -1,18 +1,23 @@
 //! Text for people: nothing that came from outside may move the terminal or lie about order.
 //!
-//! INVARIANT: every string of the agent that is printed for people went through [`safe`], and
-//! every JSON line through [`json_line`], which loses nothing.
+//! INVARIANT: every string that came over a socket and is printed for people went through [`safe`],
+//! and every JSON line through [`json_line`], which loses nothing. Prints nothing itself.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+/// Narrowest table, in columns: below it words are cut to pieces.
+const NARROWEST: u16 = 60;
+
 /// Escapes control characters and those that are invisible or reorder their neighbours, as
 /// `\xNN` for each byte. The agent has done so already; a rogue one may not have.
-pub(super) fn safe(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn safe(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hostile) {
         return Cow::Borrowed(text);
     }
@@ -30,7 +35,10 @@ pub(super) fn safe(text: &str) -> Cow<'_, str> {
 }
 
 /// One line of JSON; what [`safe`] escapes stands there as `\uNNNN`, which means the same.
-pub(super) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
+///
+/// # Errors
+/// What serde says of a value that is no JSON.
+pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let plain = serde_json::to_string(value)?;
     if !plain.chars().any(is_hostile) {
         return Ok(plain);
@@ -48,6 +56,24 @@ pub(super) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(escaped)
 }
 
+/// A table without lines, at most `width` columns wide; each cell is made safe here.
+#[must_use]
+pub fn table(header: &[&str], rows: &[Vec<String>], width: Option<u16>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(width.max(NARROWEST));
+    }
+    for row in rows {
+        table.add_row(row.iter().map(|cell| safe(cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
 /// Control, bidirectional, zero-width, line-separating and tag characters (Unicode categories
 /// Cc, Zl, Zp and the format characters that change how others are seen).
 fn is_hostile(c: char) -> bool {
@@ -59,7 +85,8 @@ fn is_hostile(c: char) -> bool {
 }
 
 /// Local time with its offset: `2026-11-22 06:12:01 +01:00`.
-pub(super) fn local_time(milliseconds: i64) -> String {
+#[must_use]
+pub fn local_time(milliseconds: i64) -> String {
     time_in(milliseconds, TimeZone::system())
 }
 
@@ -71,7 +98,8 @@ fn time_in(milliseconds: i64, zone: TimeZone) -> String {
 }
 
 /// `512 B`, `1.5 KiB`, …
-pub(super) fn size(bytes: u64) -> String {
+#[must_use]
+pub fn size(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -89,7 +117,8 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// `2d 3h`, `3h 12m`, `4m 1s`, `12s`
-pub(super) fn duration(seconds: u64) -> String {
+#[must_use]
+pub fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
@@ -101,7 +130,10 @@ pub(super) fn duration(seconds: u64) -> String {
 
 /// What `--since` says, in milliseconds since the epoch: `45s`, `30m`, `2h`, `3d`, `1w` before
 /// `now_ms`, or an RFC 3339 time.
-pub(super) fn parse_since(text: &str, now_ms: i64) -> Result<i64, String> {
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn parse_since(text: &str, now_ms: i64) -> Result<i64, String> {
     let text = text.trim();
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.as_millisecond());
@@ -144,6 +176,21 @@ mod tests {
             safe("a\u{200b}b\u{2028}c\u{e0041}"),
             r"a\xe2\x80\x8bb\xe2\x80\xa8c\xf3\xa0\x81\x81"
         );
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_and_keeps_hostile_names_in_their_cell() {
+        let rows = vec![
+            vec!["a\n\x1b[31mb".into(), "x".repeat(300)],
+            vec!["plain".into(), "/srv/\u{202e}gpj.exe".into()],
+        ];
+        let wide = table(&["NAME", "PATH"], &rows, None);
+        assert_eq!(wide.lines().count(), 3, "{wide}");
+        assert!(wide.contains(r"a\x0a\x1b[31mb") && wide.contains(r"\xe2\x80\xaegpj"), "{wide}");
+        let narrow = table(&["NAME", "PATH"], &rows, Some(80));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        let tiny = table(&["NAME", "PATH"], &rows, Some(1));
+        assert!(tiny.lines().all(|line| line.chars().count() <= usize::from(NARROWEST)));
     }
 
     #[test]
