@@ -8,6 +8,7 @@ mod backup;
 mod cluster;
 mod events;
 mod hosts;
+mod schema;
 mod search;
 mod serve;
 mod tasks;
