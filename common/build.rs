@@ -11,6 +11,7 @@ fn link() {
     let messages = protox::compile(["link.proto"], ["proto"]).expect("proto/link.proto");
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::link::SmallBuffers")
         .compile_fds(messages)
         .expect("code of proto/link.proto");
 }

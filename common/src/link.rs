@@ -18,6 +18,77 @@ pub mod wire {
     tonic::include_proto!("holdfast.link.v1");
 }
 
+/// Messages' encoding, as tonic's own but for the buffers that each stream keeps: tonic's have
+/// 8 KiB in either direction, which a fleet of idle streams would fill memory with. They grow for
+/// what is larger.
+#[cfg(feature = "link")]
+#[derive(Debug, Clone)]
+pub struct SmallBuffers<T, U>(std::marker::PhantomData<(T, U)>);
+
+#[cfg(feature = "link")]
+impl<T, U> Default for SmallBuffers<T, U> {
+    fn default() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+#[cfg(feature = "link")]
+impl<T, U> tonic::codec::Codec for SmallBuffers<T, U>
+where
+    T: prost::Message + Send + 'static,
+    U: prost::Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = tonic_prost::ProstEncoder<T>;
+    type Decoder = tonic_prost::ProstDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        tonic_prost::ProstEncoder::new(small())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        tonic_prost::ProstDecoder::new(small())
+    }
+}
+
+/// Bytes of a buffer that is empty, and from which on what is encoded is sent.
+#[cfg(feature = "link")]
+fn small() -> tonic::codec::BufferSettings {
+    tonic::codec::BufferSettings::new(256, 32 << 10)
+}
+
+/// Bytes of a heartbeat's JSON, at most.
+pub const MAX_HEARTBEAT: usize = 256 << 10;
+
+/// A heartbeat's JSON as it travels: a tenth of its size, so that ten thousand streams need no
+/// buffers for the whole of it.
+#[cfg(feature = "link")]
+#[must_use]
+pub fn heartbeat_pack(json: &[u8]) -> bytes::Bytes {
+    use std::io::Write;
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    // Writing to memory does not fail; plain JSON is understood as well.
+    match packed.write_all(json).and_then(|()| packed.finish()) {
+        Ok(packed) => packed.into(),
+        Err(_) => bytes::Bytes::copy_from_slice(json),
+    }
+}
+
+/// The JSON of a heartbeat that came. Nothing when it is damaged, or more than [`MAX_HEARTBEAT`].
+#[cfg(feature = "link")]
+#[must_use]
+pub fn heartbeat_unpack(came: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
+    use std::io::Read;
+    if came.first() != Some(&0x78) {
+        return (came.len() <= MAX_HEARTBEAT).then_some(came.into());
+    }
+    let mut json = Vec::with_capacity(16 << 10);
+    let mut unpacked = flate2::read::ZlibDecoder::new(came).take(MAX_HEARTBEAT as u64 + 1);
+    unpacked.read_to_end(&mut json).ok()?;
+    (json.len() <= MAX_HEARTBEAT).then_some(json.into())
+}
+
 /// Events in one message, at most.
 pub const MOST_EVENTS: usize = 512;
 /// Bytes of one message, at most, in either direction.
@@ -93,4 +164,26 @@ pub struct OutboxState {
     pub oldest_s: u64,
     /// How many were given up for want of room or for age, since the agent was enrolled.
     pub dropped: u64,
+}
+
+#[cfg(all(test, feature = "link"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_comes_as_it_went_and_a_bomb_does_not() {
+        let json = br#"{"name":"on access"}"#.repeat(800);
+        let packed = heartbeat_pack(&json);
+        assert!(packed.len() < json.len() / 8, "{}", packed.len());
+        assert_eq!(heartbeat_unpack(&packed).as_deref(), Some(&json[..]));
+        assert_eq!(heartbeat_unpack(&json).as_deref(), Some(&json[..]), "plain");
+        assert_eq!(heartbeat_unpack(&packed[..packed.len() / 2]), None, "cut");
+        assert_eq!(heartbeat_unpack(b"\x78"), None);
+        let bomb = heartbeat_pack(&vec![b' '; MAX_HEARTBEAT + 1]);
+        assert!(bomb.len() < 10_000);
+        assert_eq!(heartbeat_unpack(&bomb), None);
+        let largest = heartbeat_pack(&vec![b' '; MAX_HEARTBEAT]);
+        assert_eq!(heartbeat_unpack(&largest).map(|json| json.len()), Some(MAX_HEARTBEAT));
+        assert_eq!(heartbeat_unpack(&vec![b' '; MAX_HEARTBEAT + 1]), None);
+    }
 }

@@ -24,41 +24,24 @@ const COLUMNS: &[Column] = &[
 pub(crate) async fn alerts(session: &mut Session, command: Alerts) -> Result<u8, CtlError> {
     match command {
         Alerts::List { state, kind, host, period, limit, follow } => {
-            let host = match host {
-                Some(host) => Some(pages::host(session, &host).await?.to_string()),
-                None => None,
-            };
-            let wanted =
-                [("state", "state", state), ("kind", "kind", kind), ("host", "host_id", host)];
-            let mut query = pages::period(&period)?;
-            let since_ms = query.iter().find(|(name, _)| *name == "from_ms");
-            let since_ms = since_ms.and_then(|(_, since)| since.parse().ok());
-            if follow {
-                query.clear();
-            }
-            for (name, _, value) in &wanted {
-                query.extend(value.iter().map(|value| (*name, value.clone())));
-            }
-            if !follow {
-                return pages::show(session, PATH, &query, limit, COLUMNS).await;
-            }
-            let fits = |alert: &Value| {
-                let same = |value: &Option<String>, at: &str| {
-                    value.as_ref().is_none_or(|value| alert[at] == **value)
-                };
-                wanted.iter().all(|(_, at, value)| same(value, at))
-            };
-            let follow = Follow {
+            let wanted = [
+                ("state", "state", state),
+                ("kind", "kind", kind),
+                ("host", "host_id", pages::host_maybe(session, host).await?),
+            ];
+            let fits = |one: &Value| live::fits(&wanted, one);
+            let view = Follow {
                 name: "alert",
                 path: PATH,
                 at: "/alert",
-                query,
+                query: Vec::new(),
                 period: true,
-                since_ms,
+                since_ms: None,
                 fits: &fits,
                 columns: COLUMNS,
             };
-            live::follow(session, &follow).await
+            let (period, limit) = (pages::period(&period)?, (!follow).then_some(limit));
+            live::list_or_follow(session, view, &wanted, period, limit).await
         }
         Alerts::Show { id } => {
             let id = pages::id("alert", &id)?;

@@ -45,6 +45,35 @@ pub(crate) struct Follow<'a> {
     pub(crate) columns: &'a [Column],
 }
 
+/// What is asked of a list: its name there, its name in one of it, the value.
+pub(crate) type Wanted = (&'static str, &'static str, Option<String>);
+
+/// Whether one is what is asked for.
+pub(crate) fn fits(wanted: &[Wanted], one: &Value) -> bool {
+    let same =
+        |at: &str, value: &Option<String>| value.as_ref().is_none_or(|value| one[at] == **value);
+    wanted.iter().all(|(_, at, value)| same(at, value))
+}
+
+/// A list of a period, or from its beginning on as it goes on.
+pub(crate) async fn list_or_follow(
+    session: &Session,
+    mut follow: Follow<'_>,
+    wanted: &[Wanted],
+    period: Query,
+    limit: Option<Limit>,
+) -> Result<u8, CtlError> {
+    let asked = wanted.iter().filter_map(|(name, _, value)| Some((*name, value.clone()?)));
+    follow.query.extend(asked);
+    if let Some(limit) = limit {
+        follow.query.extend(period);
+        return pages::show(session, follow.path, &follow.query, limit, follow.columns).await;
+    }
+    let since = period.iter().find(|(name, _)| *name == "from_ms");
+    follow.since_ms = since.and_then(|(_, since)| since.parse().ok());
+    self::follow(session, &follow).await
+}
+
 /// Follows until somebody ends it.
 pub(crate) async fn follow(session: &Session, follow: &Follow<'_>) -> Result<u8, CtlError> {
     let mut known = Known::default();

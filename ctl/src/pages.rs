@@ -141,6 +141,17 @@ pub(crate) async fn host(session: &Session, given: &str) -> Result<Uuid, CtlErro
     }
 }
 
+/// The same, where one is given.
+pub(crate) async fn host_maybe(
+    session: &Session,
+    given: Option<String>,
+) -> Result<Option<String>, CtlError> {
+    match given {
+        Some(given) => Ok(Some(host(session, &given).await?.to_string())),
+        None => Ok(None),
+    }
+}
+
 /// The id of one of a whole list, given by id or name.
 pub(crate) async fn named(
     session: &Session,

@@ -11,7 +11,7 @@ use holdfast_common::link::wire::link_client::LinkClient;
 use holdfast_common::link::wire::{
     self, EnrollRequest, FromAgent, FromManager, Hello, RenewRequest, from_agent, from_manager,
 };
-use holdfast_common::link::{HostFacts, MAX_MESSAGE, MOST_EVENTS};
+use holdfast_common::link::{HostFacts, MAX_HEARTBEAT, MAX_MESSAGE, MOST_EVENTS, heartbeat_pack};
 use holdfast_manager::app::{App, Keep, NewToken, Retention, Settings};
 use holdfast_manager::link::{Authority, Config, Counters, Link};
 use holdfast_manager::store::Place;
@@ -272,6 +272,8 @@ async fn a_stream_that_says_what_it_must_not_is_ended_and_the_next_one_is_served
         from_agent::Message::Events(wire::Events { last: 1, events: many }),
         from_agent::Message::Hello(Hello { facts: facts(), generation: 9 }),
         from_agent::Message::Heartbeat(Bytes::from_static(b"\xff{")),
+        from_agent::Message::Heartbeat(Bytes::from_static(b"\x78\x01\xff\xff")),
+        from_agent::Message::Heartbeat(heartbeat_pack(&vec![b' '; MAX_HEARTBEAT + 1])),
         from_agent::Message::Heartbeat(vec![b'['; MAX_MESSAGE + 1].into()),
         from_agent::Message::Chunk(chunk),
         told("not an id", b"{}"),
@@ -286,7 +288,7 @@ async fn a_stream_that_says_what_it_must_not_is_ended_and_the_next_one_is_served
         assert!(matches!(code, Code::InvalidArgument | Code::OutOfRange), "{name}: {code:?}");
     }
     world.until("nobody is left", |counters| read(&counters.agents) == 0).await;
-    assert_eq!(read(&world.counters.ended), 8);
+    assert_eq!(read(&world.counters.ended), 10);
     // Junk among events is counted on the host and takes nobody along.
     let mut stream = world.stream(&mut host).await;
     let events = vec![Bytes::from_static(b"junk"), Bytes::from_static(b"{\"kind\":1}")];
@@ -319,4 +321,38 @@ async fn a_silent_stream_is_ended_and_a_newer_one_takes_its_hosts_place() {
     let refused = client.connect(ReceiverStream::new(outgoing)).await.expect_err("refused");
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert_eq!(read(&world.counters.refused), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_at_the_port_stands_in_the_metrics() {
+    let world = World::new().await;
+    let mut host = world.enroll().await;
+    let _stream = world.stream(&mut host).await;
+    let mut stranger = TcpStream::connect(world.address).await.expect("connect");
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("write");
+    world.until("a failed handshake", |counters| read(&counters.failed) == 1).await;
+    let first = world.app.first_admin().await.expect("store").expect("first start");
+    let signed_in = world.app.sign_in(&first.name, &first.password, "here").await.expect("in");
+    let new = "correct horse battery";
+    let who = &signed_in.principal;
+    world.app.password_change(who, &first.password, new).await.expect("changed");
+    let request = axum::http::Request::get("/metrics")
+        .header("authorization", format!("Bearer {}", signed_in.secret))
+        .body(axum::body::Body::empty())
+        .expect("request");
+    let router = holdfast_manager::api::router(world.app.clone());
+    let answer = tower::ServiceExt::oneshot(router, request).await.expect("answer");
+    let text = axum::body::to_bytes(answer.into_body(), 1 << 20).await.expect("body");
+    let text = String::from_utf8_lossy(&text).into_owned();
+    for line in [
+        "holdfast_link_agents 1\n",
+        // To enroll, to connect, the stranger.
+        "holdfast_link_accepted_total 3\n",
+        "holdfast_link_failed_total 1\n",
+        "holdfast_link_turned_away_total 0\n",
+        "holdfast_link_refused_total 0\n",
+        "holdfast_link_ended_total 0\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
 }

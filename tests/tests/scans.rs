@@ -527,18 +527,18 @@ fn a_managers_scan_tells_how_far_it_is_and_is_cancelled() {
         .tables("[sensor]\nenabled = false")
         .start()
         .expect("agent");
-    let mut manager = Manager::start().expect("manager");
+    let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     let paths: [PathBuf; 1] = [scratch.path().to_owned()];
     let slow = json!({ "action": "scan", "paths": paths, "cpu_share": 1 });
     let task = manager.file(&host, &slow).expect("filed");
     let told = until(PATIENCE, || {
-        let now = manager.ask(&json!({ "do": "task", "id": task })).ok()?;
+        let now = manager.get(&format!("/api/v1/tasks/{task}")).ok()?;
         let observed = now["observed"].as_str()?;
         (now["stage"] == "delivered" && observed.contains("running")).then(|| observed.to_owned())
     });
     println!("{}", told.expect("its progress reaches the manager"));
-    manager.ask(&json!({ "do": "cancel", "id": task })).expect("cancelled");
+    manager.cancel(&task).expect("cancelled");
     let ended = manager.ended(&task).expect("ended");
     assert_eq!(ended["stage"], "cancelled", "{ended}");
     let record = agent.json(&["scans", "list", "--limit", "1"]).expect("list").remove(0);

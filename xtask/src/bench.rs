@@ -22,6 +22,8 @@ enum Bench {
     OnAccess(Measure),
     /// What watching costs and loses, and how soon it tells.
     Sensor(Measure),
+    /// How soon the manager acts, and how many hosts and events it takes.
+    Manager(Measure),
 }
 
 #[derive(Args)]
@@ -32,7 +34,8 @@ struct Measure {
     /// How often everything is measured; the medians count.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Only this part of `sensor`: idle, storm, account, sniff, isolation or sigma.
+    /// Only this part of `sensor` (idle, storm, account, sniff, isolation, sigma) or `manager`
+    /// (alert, isolate, collect, agents, sqlite, postgres, search).
     #[arg(long)]
     only: Option<String>,
 }
@@ -42,6 +45,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
     let (name, measure) = match &options.bench {
         Bench::OnAccess(measure) => ("on-access", measure),
         Bench::Sensor(measure) => ("sensor", measure),
+        Bench::Manager(measure) => ("manager", measure),
     };
     let mut bench = shell::as_root_with_environment(root.join("target/release/holdfast-bench"));
     bench.arg(name);

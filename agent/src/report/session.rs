@@ -7,10 +7,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_common::link::Heartbeat;
 use holdfast_common::link::wire::{
     self, ChunkStored, FromAgent, FromManager, Hello, from_agent, from_manager,
 };
+use holdfast_common::link::{Heartbeat, heartbeat_pack};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -352,10 +352,10 @@ impl Session {
                 capabilities.push(outbox_capability(&shared, outbox));
                 let Some(status) = shared.host.status() else { return Err(SessionError::Ended) };
                 let heartbeat = Heartbeat { time_ms: now_ms(), capabilities, status, outbox };
-                Ok(within_bounds(heartbeat))
+                Ok(heartbeat_pack(&within_bounds(heartbeat)))
             })
             .await?;
-            send(&self.out, from_agent::Message::Heartbeat(heartbeat.into())).await?;
+            send(&self.out, from_agent::Message::Heartbeat(heartbeat)).await?;
         }
     }
 

@@ -91,7 +91,7 @@ impl History {
         let path = state_dir.join("scans.db");
         let opened = match open_file(&path) {
             Err(error) if is_corrupt(&error) => {
-                let now = jiff::Timestamp::now().as_millisecond();
+                let now = crate::now_ms();
                 let aside = state_dir.join(format!("scans.db.corrupt-{now}"));
                 tracing::error!(aside = %aside.display(), "the scan history was corrupt");
                 for end in ["", "-wal", "-shm"] {

@@ -42,7 +42,7 @@ mod tests {
         let years = SystemTime::now() - Duration::from_secs(4 * 365 * 86_400);
         file.as_file().set_modified(years).expect("utimes");
         let facts = Facts::of(File::open(file.path()).expect("open").as_fd()).expect("statx");
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = crate::now_ms();
         let late = late_find(&facts, now);
         assert_eq!(late.by, FileTime::Ctime);
         assert!(late.lain_s < 3600, "{late:?}");

@@ -18,8 +18,9 @@ use super::drive::{Parts, Sweep};
 use super::history::History;
 use super::live::{End, Live, cut, shown};
 use super::plan::{self, Planner};
-use super::{Needs, SweepError, check, now_ms, places, rules};
+use super::{Needs, SweepError, check, places, rules};
 use crate::control::Answerer;
+use crate::now_ms;
 use crate::respond::Respond;
 
 /// Scans that wait in line.

@@ -46,6 +46,7 @@ use self::plan::Planner;
 use crate::config;
 use crate::control::Answerer;
 use crate::journal::Journal;
+use crate::now_ms;
 use crate::on_access::Exclusions;
 use crate::respond::Respond;
 use crate::scan::WorkerFactory;
@@ -284,9 +285,4 @@ fn check(order: &ScanOrder) -> Result<(), SweepError> {
             Ok(())
         }
     }
-}
-
-/// Milliseconds since the epoch.
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }

@@ -73,7 +73,7 @@ impl FromStr for When {
             Some(rest) => every(rest).map_err(wrong)?,
             None => Self::Cron(Box::new(cron(text).map_err(wrong)?)),
         };
-        let now = Timestamp::now().as_millisecond();
+        let now = crate::now_ms();
         if when.next_after(now, &TimeZone::UTC).is_none() {
             return Err(wrong("it never comes".to_owned()));
         }

@@ -35,41 +35,24 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub(crate) async fn tasks(session: &mut Session, command: Tasks) -> Result<u8, CtlError> {
     match command {
         Tasks::List { stage, host, alert, period, limit, follow } => {
-            let host = match host {
-                Some(host) => Some(pages::host(session, &host).await?.to_string()),
-                None => None,
-            };
-            let wanted =
-                [("stage", "stage", stage), ("host", "host_id", host), ("alert", "alert", alert)];
-            let mut query = pages::period(&period)?;
-            let since_ms = query.iter().find(|(name, _)| *name == "from_ms");
-            let since_ms = since_ms.and_then(|(_, since)| since.parse().ok());
-            if follow {
-                query.clear();
-            }
-            for (name, _, value) in &wanted {
-                query.extend(value.iter().map(|value| (*name, value.clone())));
-            }
-            if !follow {
-                return pages::show(session, PATH, &query, limit, COLUMNS).await;
-            }
-            let fits = |task: &Value| {
-                let same = |value: &Option<String>, at: &str| {
-                    value.as_ref().is_none_or(|value| task[at] == **value)
-                };
-                wanted.iter().all(|(_, at, value)| same(value, at))
-            };
-            let follow = Follow {
+            let wanted = [
+                ("stage", "stage", stage),
+                ("host", "host_id", pages::host_maybe(session, host).await?),
+                ("alert", "alert", alert),
+            ];
+            let fits = |one: &Value| live::fits(&wanted, one);
+            let view = Follow {
                 name: "task",
                 path: PATH,
                 at: "",
-                query,
+                query: Vec::new(),
                 period: true,
-                since_ms,
+                since_ms: None,
                 fits: &fits,
                 columns: COLUMNS,
             };
-            live::follow(session, &follow).await
+            let (period, limit) = (pages::period(&period)?, (!follow).then_some(limit));
+            live::list_or_follow(session, view, &wanted, period, limit).await
         }
         Tasks::Show { id } => {
             let task = get(session, pages::id("task", &id)?).await?;

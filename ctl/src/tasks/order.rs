@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use holdfast_common::process::ProcessKey;
+use holdfast_common::scans::ScanScope;
 use holdfast_common::task::Action;
 use serde_json::Value;
 
@@ -21,11 +22,20 @@ pub(crate) enum Order {
     },
     /// Let an isolated host go.
     Release,
-    /// Scan files and folders.
+    /// Scan files and folders, the usual hiding places, or all local file systems.
     Scan {
         /// Absolute paths.
-        #[arg(required = true, value_name = "PATH")]
+        #[arg(required_unless_present_any = ["quick", "full"], value_name = "PATH")]
         paths: Vec<PathBuf>,
+        /// What runs, what starts by itself, and where downloads land.
+        #[arg(long, conflicts_with_all = ["paths", "full"])]
+        quick: bool,
+        /// Every local file system.
+        #[arg(long, conflicts_with = "paths")]
+        full: bool,
+        /// Percent of one core, 1 to 100; else what the host's config says.
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+        cpu_share: Option<u8>,
     },
     /// Put a quarantined file back.
     Restore {
@@ -97,7 +107,14 @@ impl Order {
                 Action::Isolate { duration_s }
             }
             Self::Release => Action::Release,
-            Self::Scan { paths } => Action::Scan { paths },
+            Self::Scan { paths, quick, full, cpu_share } => {
+                let scope = match (quick, full) {
+                    (true, _) => ScanScope::Quick,
+                    (false, true) => ScanScope::Full,
+                    (false, false) => ScanScope::Paths,
+                };
+                Action::Scan { scope, paths, cpu_share }
+            }
             Self::Restore { item, allow } => Action::Restore { item: id("item", &item)?, allow },
             Self::Delete { item } => Action::Delete { item: id("item", &item)? },
             Self::Download { item, password } => {
@@ -145,6 +162,15 @@ mod tests {
         let kill = Order::Kill { process: "7:9".to_owned() };
         let wanted = json!({"action": "kill", "process": {"pid": 7, "start_ns": 9}});
         assert_eq!(kill.action().expect("fine"), wanted);
+        let scan = |paths: &[&str], quick| Order::Scan {
+            paths: paths.iter().map(PathBuf::from).collect(),
+            quick,
+            full: false,
+            cpu_share: None,
+        };
+        assert_eq!(scan(&[], true).action().expect("fine")["scope"], "quick");
+        let paths = scan(&["/srv"], false).action().expect("fine");
+        assert_eq!(paths["paths"].as_array().map(Vec::len), Some(1), "{paths}");
         for bad in ["7", "7:", ":9", "-1:9", "a:b", "7:9:1"] {
             assert!(Order::Kill { process: bad.to_owned() }.action().is_err(), "{bad}");
         }

@@ -1,12 +1,14 @@
 //! What `/metrics` shows: numbers of the database, and what was counted since the start.
 
+use std::sync::atomic::Ordering;
+
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::problem::Problem;
-use crate::app::{App, AppError, Counters};
+use crate::app::{App, AppError, Counters, LinkCounters};
 
 /// The registry is made at each look: all numbers stand elsewhere.
 pub(super) struct Metrics {
@@ -38,7 +40,14 @@ impl Metrics {
         ] {
             registry.register(name, help, ConstGauge::new(value));
         }
-        for (name, help, value) in counted(app.counters()) {
+        let link = &app.counters().link;
+        let agents = i64::try_from(link.agents.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        registry.register(
+            "link_agents",
+            "Agents' streams at this manager",
+            ConstGauge::new(agents),
+        );
+        for (name, help, value) in counted(app.counters()).into_iter().chain(at_port(link)) {
             registry.register(name, help, ConstCounter::new(value));
         }
         let mut text = String::new();
@@ -66,4 +75,15 @@ fn counted(counters: &Counters) -> [(&'static str, &'static str, u64); 11] {
         ("sign_in_failures", "Sign-ins that failed", counters.sign_in_failures.get()),
         ("batches_split", "Batches written one by one", counters.batches_split.get()),
     ]
+}
+
+fn at_port(link: &LinkCounters) -> [(&'static str, &'static str, u64); 5] {
+    [
+        ("link_accepted", "Connections accepted", &link.accepted),
+        ("link_failed", "Handshakes that failed or took too long", &link.failed),
+        ("link_turned_away", "Connections that found no place", &link.turned_away),
+        ("link_refused", "Streams and requests refused", &link.refused),
+        ("link_ended", "Streams ended for what they sent, or for silence", &link.ended),
+    ]
+    .map(|(name, help, counter)| (name, help, counter.load(Ordering::Relaxed)))
 }

@@ -1,5 +1,6 @@
 //! What is counted since the start, for `/metrics` and tests.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Numbers that only grow.
@@ -27,6 +28,25 @@ pub struct Counters {
     pub sign_in_failures: Counter,
     /// Batches that were written one by one, since one of them failed.
     pub batches_split: Counter,
+    /// What the link counts at its port.
+    pub link: Arc<LinkCounters>,
+}
+
+/// What happened at the link's port since the start.
+#[derive(Debug, Default)]
+pub struct LinkCounters {
+    /// Streams of hosts that are open now.
+    pub agents: AtomicU64,
+    /// Connections that were accepted.
+    pub accepted: AtomicU64,
+    /// Handshakes that failed or took too long.
+    pub failed: AtomicU64,
+    /// Connections that found no place.
+    pub turned_away: AtomicU64,
+    /// Streams and requests that were refused: no certificate, revoked, cloned, no token.
+    pub refused: AtomicU64,
+    /// Streams that were ended for what they sent, or for sending nothing.
+    pub ended: AtomicU64,
 }
 
 /// One number.

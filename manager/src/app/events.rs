@@ -1,11 +1,14 @@
 //! Events: what agents send, and what people look for.
 
+use std::time::Instant;
+
 use bytes::Bytes;
-use holdfast_common::event::Event;
+use holdfast_common::event::{Event, EventBody};
 use holdfast_common::link::Heartbeat;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::health::Reason;
 use super::writer::{Detected, Write};
 use super::{Admitted, App, AppError, StoreError, detection, health, now_ms};
 use crate::query::Expr;
@@ -35,6 +38,7 @@ struct Envelope {
     id: Uuid,
     time_ms: i64,
     kind: String,
+    host: Option<String>,
 }
 
 impl App {
@@ -70,7 +74,27 @@ impl App {
         heartbeat: Heartbeat,
     ) -> Result<(), StoreError> {
         let reasons = health::judge(&heartbeat, now_ms());
-        let json = serde_json::to_string(&heartbeat)
+        let session = admitted.session;
+        if !self.0.beats.is_due(session, &reasons, Instant::now()) {
+            let seen = self.write(Write::Seen { session }).await;
+            seen.inspect_err(|_| self.0.beats.forget(session))?;
+            // Else it found nothing to note itself at: the host stands as silent, or has another
+            // stream.
+            if !self.0.beats.is_due(session, &reasons, Instant::now()) {
+                return Ok(());
+            }
+        }
+        let written = self.heartbeat_write(admitted, &heartbeat, reasons).await;
+        written.inspect_err(|_| self.0.beats.forget(session))
+    }
+
+    async fn heartbeat_write(
+        &self,
+        admitted: Admitted,
+        heartbeat: &Heartbeat,
+        reasons: Vec<Reason>,
+    ) -> Result<(), StoreError> {
+        let json = serde_json::to_string(heartbeat)
             .map_err(|error| StoreError::corrupt("keep a heartbeat", error))?;
         if json.len() > HEARTBEAT {
             return Err(StoreError::corrupt("keep a heartbeat", "more than 256 KiB"));
@@ -120,6 +144,20 @@ pub(super) fn page(mut events: Vec<StoredEvent>, limit: u32) -> EventPage {
     EventPage { events, next }
 }
 
+/// The whole event, when it is understood. What comes in masses is read without the detour over
+/// `EventBody`, whose tag stands among its fields: serde keeps a copy of all of it until it has
+/// found the tag. Kinds whose own fields are told apart in the same way have nothing to gain.
+fn event_parse(envelope: &Envelope, body: &str) -> Option<Event> {
+    let parsed = match envelope.kind.as_str() {
+        "exec" => EventBody::Exec(serde_json::from_str(body).ok()?),
+        "network" => EventBody::Network(serde_json::from_str(body).ok()?),
+        "file" => EventBody::File(serde_json::from_str(body).ok()?),
+        _ => return serde_json::from_str(body).ok(),
+    };
+    let host = envelope.host.clone()?;
+    Some(Event { id: envelope.id, time_ms: envelope.time_ms, host, body: parsed })
+}
+
 fn event_read(
     bytes: &[u8],
     host: i64,
@@ -135,7 +173,7 @@ fn event_read(
     }
     let mut indexed = Indexed::envelope(envelope.id, &envelope.kind, host_id, host_name);
     // A newer agent's kind is kept and found by its envelope.
-    let event: Option<Event> = serde_json::from_str(body).ok();
+    let event = event_parse(&envelope, body);
     let mut raise = None;
     if let Some(event) = &event {
         indexed = indexed.with_event(event);
@@ -151,4 +189,39 @@ fn event_read(
         indexed,
     };
     Some((event, raise))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_is_read_directly_is_what_the_tagged_body_says() {
+        let process = json!({
+            "key": { "pid": 7, "start_ns": 9 }, "parent": null, "exe": "/bin/ls", "comm": "ls",
+            "args": ["ls"], "args_truncated": false, "uid": 0, "euid": 0, "login_uid": null,
+            "user": "root", "cwd": "/", "container": null
+        });
+        let network = json!({ "action": "connect", "protocol": "tcp", "local_address": "::1",
+                              "local_port": 1, "remote_address": "::2", "remote_port": 2 });
+        let file = json!({ "action": "write", "path": "/etc/passwd", "class": "cron" });
+        for (kind, more) in [("exec", json!({})), ("network", network), ("file", file)] {
+            let mut event = json!({ "id": Uuid::now_v7(), "time_ms": 5, "host": "h", "kind": kind,
+                                    "process": process, "parents": [process], "newer": [1] });
+            let more = more.as_object().cloned().unwrap_or_default();
+            event.as_object_mut().expect("an object").extend(more);
+            let read = |event: &Value| {
+                let text = event.to_string();
+                let envelope: Envelope = serde_json::from_str(&text).expect("envelope");
+                let slow: Option<Event> = serde_json::from_str(&text).ok();
+                assert_eq!(event_parse(&envelope, &text), slow, "{text}");
+                slow
+            };
+            assert!(read(&event).is_some(), "{event}");
+            event["process"] = json!("hostile");
+            assert!(read(&event).is_none(), "{event}");
+        }
+    }
 }

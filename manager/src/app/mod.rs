@@ -16,6 +16,7 @@ use crate::store::{Place, Store};
 
 mod alerts;
 mod audit;
+mod beats;
 mod change;
 mod counters;
 mod detection;
@@ -40,7 +41,7 @@ mod writer;
 pub use alerts::{AlertDetail, AlertEdit};
 pub use audit::{AuditFault, AuditVerdict, audit_verify};
 pub use change::Change;
-pub use counters::Counters;
+pub use counters::{Counters, LinkCounters};
 pub use events::EventPage;
 pub use files::ChunkAnswer;
 pub use health::Reason;
@@ -125,6 +126,7 @@ struct Inner {
     signals: Mutex<HashMap<Uuid, watch::Sender<u64>>>,
     names: RwLock<HashMap<Uuid, hosts::HostRef>>,
     counters: Counters,
+    beats: beats::Beats,
     passwords: passwords::Passwords,
     uploads: files::Uploads,
     vault: Vault,
@@ -176,6 +178,7 @@ impl App {
             signals: Mutex::default(),
             names: RwLock::default(),
             counters: Counters::default(),
+            beats: beats::Beats::default(),
             audit_head: Mutex::new(0),
             ending: watch::channel(false).0,
             running: Mutex::new(None),

@@ -4,20 +4,23 @@
 //! one, so that what one host sent harms no other. The queue is bounded: who finds it full waits,
 //! and so does its stream. SQLite has one writer, PostgreSQL a few.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use super::change::Change;
 use super::health::Reason;
 use super::{Admitted, App, StoreError, now_ms, reconcile};
 use crate::store::alerts::{Raise, alert_event_link, alert_raise};
 use crate::store::events::{NewEvent, events_insert};
-use crate::store::hosts::events_refused_add;
+use crate::store::hosts::{events_refused_add, hosts_seen};
 use crate::store::retention::{DAY_MS, totals_add};
 use crate::store::{Backend, Tx};
 
@@ -29,6 +32,8 @@ const MOST_JOBS: usize = 256;
 const MOST_EVENTS: usize = 4096;
 /// Writers on PostgreSQL.
 const WRITERS: usize = 4;
+/// How long signs of life are collected when nothing else waits.
+const LINGER: Duration = Duration::from_millis(20);
 /// Attempts when databases stand in each other's way.
 const ATTEMPTS: usize = 3;
 
@@ -42,15 +47,31 @@ pub(super) struct Detected {
 /// What is to be written.
 #[derive(Debug)]
 pub(super) enum Write {
-    Events { host: i64, detected: Vec<Detected>, refused: i64 },
-    Heartbeat { admitted: Admitted, json: String, reasons: Vec<Reason> },
+    Events {
+        host: i64,
+        detected: Vec<Detected>,
+        refused: i64,
+    },
+    Heartbeat {
+        admitted: Admitted,
+        json: String,
+        reasons: Vec<Reason>,
+    },
+    /// A heartbeat that says what the last whole one said.
+    Seen {
+        session: Uuid,
+    },
 }
 
 impl Write {
+    const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Events { .. })
+    }
+
     fn events(&self) -> usize {
         match self {
             Self::Events { detected, .. } => detected.len(),
-            Self::Heartbeat { .. } => 1,
+            Self::Heartbeat { .. } | Self::Seen { .. } => 1,
         }
     }
 }
@@ -109,18 +130,30 @@ async fn run(app: App, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
                 }
             };
             let Some(first) = first else { return };
-            collect(first, &mut jobs)
+            collect(first, &mut jobs).await
         };
         batch_write(&app, batch).await;
     }
 }
 
-fn collect(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+/// What is written together: all that waits. Signs of life alone are in no hurry; of a large fleet
+/// many come in the time that one flush takes.
+async fn collect(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+    let end = Instant::now() + LINGER;
     let mut events = first.write.events();
+    let mut is_urgent = first.write.is_urgent();
     let mut batch = vec![first];
     while batch.len() < MOST_JOBS && events < MOST_EVENTS {
-        let Ok(job) = jobs.try_recv() else { break };
+        let job = match jobs.try_recv() {
+            Ok(job) => job,
+            Err(_) if is_urgent => break,
+            Err(_) => match timeout_at(end, jobs.recv()).await {
+                Ok(Some(job)) => job,
+                Ok(None) | Err(_) => break,
+            },
+        };
         events += job.write.events();
+        is_urgent |= job.write.is_urgent();
         batch.push(job);
     }
     batch
@@ -195,6 +228,7 @@ async fn once_write(app: &App, writes: &[&Write]) -> Result<Done, StoreError> {
     }
     events_write(app, &mut tx, &events, &raises, now_ms, &mut done).await?;
     heartbeats_write(&mut tx, writes, now_ms, &mut done).await?;
+    seen_write(app, &mut tx, writes, now_ms, &mut done).await?;
     let changes: Vec<Change> = done.changes.iter().copied().collect();
     app.commit(tx, &changes).await?;
     Ok(done)
@@ -222,6 +256,31 @@ async fn heartbeats_write(
             }
             None => done.stale += 1,
         }
+    }
+    Ok(())
+}
+
+async fn seen_write(
+    app: &App,
+    tx: &mut Tx,
+    writes: &[&Write],
+    now_ms: i64,
+    done: &mut Done,
+) -> Result<(), StoreError> {
+    let mut sessions: BTreeSet<Uuid> = writes
+        .iter()
+        .filter_map(|write| match write {
+            Write::Seen { session } => Some(*session),
+            Write::Events { .. } | Write::Heartbeat { .. } => None,
+        })
+        .collect();
+    for session in hosts_seen(tx, &sessions, now_ms).await? {
+        sessions.remove(&session);
+        done.heartbeats += 1;
+    }
+    // Not the host's stream any more, or it stands as silent: written whole instead.
+    for session in sessions {
+        app.0.beats.forget(session);
     }
     Ok(())
 }

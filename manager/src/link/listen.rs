@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +21,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::app::LinkCounters as Counters;
+
 /// Handshakes at once, and of one address: one that opens many keeps only its neighbours out.
 const HANDSHAKES: usize = 1024;
 const HANDSHAKES_OF_ONE: usize = 64;
@@ -31,23 +33,6 @@ const STRANGERS: usize = 128;
 const STRANGER: Duration = Duration::from_secs(30);
 /// After a failed accept, for want of descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// What happened at the port since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Streams of hosts that are open now.
-    pub agents: AtomicU64,
-    /// Connections that were accepted.
-    pub accepted: AtomicU64,
-    /// Handshakes that failed or took too long.
-    pub failed: AtomicU64,
-    /// Connections that found no place.
-    pub turned_away: AtomicU64,
-    /// Streams and requests that were refused: no certificate, revoked, cloned, no token.
-    pub refused: AtomicU64,
-    /// Streams that were ended for what they sent, or for sending nothing.
-    pub ended: AtomicU64,
-}
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 pub use self::authority::{Authority, AuthorityError, ServerCertificate};
-pub use self::listen::Counters;
+pub use crate::app::LinkCounters as Counters;
 
 use self::listen::Port;
 use self::roster::Roster;
@@ -121,7 +121,7 @@ impl Link {
         let failed = |source| LinkError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::clone(&app.counters().link);
         let port = Port {
             listener,
             tls,

@@ -17,10 +17,10 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::authority::{Authority, AuthorityError};
-use super::listen::{Counters, Peer};
+use super::listen::Peer;
 use super::roster::Roster;
 use super::stream;
-use crate::app::{AdmitError, App, EnrollError};
+use crate::app::{AdmitError, App, EnrollError, LinkCounters as Counters};
 
 /// Longest facts of a host, bytes of JSON.
 const MOST_FACTS: usize = 64 << 10;

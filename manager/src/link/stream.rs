@@ -14,10 +14,11 @@ use holdfast_common::link::wire::{
     self, Chunk, ChunkStored, Events, EventsStored, FromAgent, FromManager, TaskStored, Welcome,
     from_agent, from_manager,
 };
-use holdfast_common::link::{CHUNK, Heartbeat, MOST_EVENTS};
+use holdfast_common::link::{CHUNK, Heartbeat, MOST_EVENTS, heartbeat_unpack};
 use holdfast_common::task::Progress;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
@@ -71,7 +72,8 @@ impl End {
     }
 }
 
-type Outgoing = mpsc::Sender<Result<FromManager, Status>>;
+/// Boxed: a channel keeps room for 32 of what it carries.
+type Outgoing = mpsc::Sender<Box<Result<FromManager, Status>>>;
 
 /// Begins to serve a stream; the other direction is returned.
 pub(super) fn start(
@@ -79,25 +81,25 @@ pub(super) fn start(
     admitted: Admitted,
     serial: Arc<str>,
     incoming: Streaming<FromAgent>,
-) -> ReceiverStream<Result<FromManager, Status>> {
+) -> impl Stream<Item = Result<FromManager, Status>> + Send {
     let (out, outgoing) = mpsc::channel(QUEUE);
     service.counters.agents.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(async move {
-        let stream = Stream { service, admitted, serial, out };
+        let stream = Live { service, admitted, serial, out };
         let end = stream.run(incoming).await;
         stream.over(&end).await;
     });
-    ReceiverStream::new(outgoing)
+    ReceiverStream::new(outgoing).map(|message| *message)
 }
 
-struct Stream {
+struct Live {
     service: Service,
     admitted: Admitted,
     serial: Arc<str>,
     out: Outgoing,
 }
 
-impl Stream {
+impl Live {
     async fn run(&self, incoming: Streaming<FromAgent>) -> End {
         let host = self.admitted.host;
         let seat = self.service.roster.take(host, self.admitted.session);
@@ -130,9 +132,9 @@ impl Stream {
         }
         if !matches!(end, End::HungUp) {
             // It is told why if there is room.
-            let _ = self.out.try_send(Err(end.status()));
+            let _ = self.out.try_send(Box::new(Err(end.status())));
         }
-        self.service.app.host_left(self.admitted).await;
+        Box::pin(self.service.app.host_left(self.admitted)).await;
     }
 
     fn welcome(&self) -> from_manager::Message {
@@ -145,7 +147,7 @@ impl Stream {
     }
 
     async fn send(&self, message: from_manager::Message) -> Result<(), End> {
-        let message = Ok(FromManager { message: Some(message) });
+        let message = Box::new(Ok(FromManager { message: Some(message) }));
         match tokio::time::timeout(UNREAD, self.out.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::HungUp),
@@ -176,7 +178,8 @@ impl Stream {
                     // Not read on while the store is behind.
                     events.send(message).await.map_err(|_| End::Ending)
                 }
-                Some(message) => self.take(message).await,
+                // Boxed, here and below: what a stream does now and then takes no room while idle.
+                Some(message) => Box::pin(self.take(message)).await,
                 None => Err(End::Garbled("a message of an unknown kind")),
             };
             if let Err(end) = taken {
@@ -188,7 +191,8 @@ impl Stream {
     async fn take(&self, message: from_agent::Message) -> Result<(), End> {
         use from_agent::Message;
         match message {
-            Message::Heartbeat(json) => {
+            Message::Heartbeat(came) => {
+                let json = heartbeat_unpack(&came).ok_or(End::Garbled("a heartbeat"))?;
                 let heartbeat: Heartbeat =
                     serde_json::from_slice(&json).map_err(|_| End::Garbled("a heartbeat"))?;
                 Ok(self.service.app.heartbeat_store(self.admitted, heartbeat).await?)
@@ -220,7 +224,7 @@ impl Stream {
             _ => return Err(End::Garbled("a hash")),
         };
         let (app, host) = (&self.service.app, self.admitted.host);
-        let answer = app.task_chunk(host, task, chunk.offset, chunk.data, sha256).await?;
+        let answer = Box::pin(app.task_chunk(host, task, chunk.offset, chunk.data, sha256)).await?;
         let mut stored = ChunkStored { task: chunk.task, ..ChunkStored::default() };
         match answer {
             ChunkAnswer::Next(offset) => stored.offset = offset,
@@ -244,7 +248,9 @@ impl Stream {
                 last = more.last;
                 events.extend(more.events);
             }
-            if let Err(error) = self.service.app.events_store(self.admitted.host, events).await {
+            if let Err(error) =
+                Box::pin(self.service.app.events_store(self.admitted.host, events)).await
+            {
                 return End::Store(error);
             }
             if let Err(end) = self.send(from_manager::Message::Stored(EventsStored { last })).await
@@ -261,7 +267,7 @@ impl Stream {
         let mut signal = app.task_signal(host);
         let mut sent: HashSet<(Uuid, bool)> = HashSet::new();
         loop {
-            let waiting = match app.tasks_waiting(host).await {
+            let waiting = match Box::pin(app.tasks_waiting(host)).await {
                 Ok(waiting) => waiting,
                 Err(error) => return End::Store(error),
             };
@@ -298,7 +304,7 @@ impl Stream {
     async fn stands(&self) -> End {
         loop {
             tokio::time::sleep(STANDS).await;
-            match self.service.app.certificate_host(&self.serial).await {
+            match Box::pin(self.service.app.certificate_host(&self.serial)).await {
                 // A store that fails now and then ends no stream.
                 Ok(_) | Err(crate::app::AdmitError::Store(_)) => {}
                 Err(error) => return End::Status(self.service.admit(error)),

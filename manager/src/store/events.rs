@@ -4,14 +4,16 @@
 //! has goes to the next. So the same event of the same host finds itself, without an index of ids,
 //! and a host cannot stand in another's way.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::index::Indexed;
-use super::{Backend, StoreError, Tx, clean, column, failed, id_value, placeholders};
+use super::{Backend, StoreError, Tx, clean, column, failed, id_value, placeholders, places};
 
 /// Bits of a number below the time.
 const LOW: u32 = 19;
@@ -19,6 +21,10 @@ const LOW: u32 = 19;
 const LAST_MS: i64 = (1 << 43) - 1;
 /// Rows of one statement.
 const ROWS: usize = 256;
+
+/// A statement's text.
+type Sql = Cow<'static, str>;
+type Insert<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
 
 /// An event to be kept.
 #[derive(Debug, Clone)]
@@ -77,6 +83,13 @@ pub fn number_of(time_ms: i64, owner: i64, id: Uuid) -> i64 {
 /// # Errors
 /// [`StoreError`]; drop the transaction then.
 pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Placed>, StoreError> {
+    if tx.backend() == Backend::Postgres && events.len() >= ROWS {
+        // A plan for each call, as searches need it, would be made with all values in it.
+        sqlx::raw_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+            .execute(tx.conn())
+            .await
+            .map_err(failed("store events"))?;
+    }
     let mut placed: Vec<Option<Placed>> = vec![None; events.len()];
     // By number, which event of this call is to lie there.
     let mut wanted: HashMap<i64, usize> = HashMap::new();
@@ -86,13 +99,11 @@ pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Place
         .map(|(index, event)| (index, number_of(event.time_ms, event.host, event.id)))
         .collect();
     while !open.is_empty() {
-        let taken = taken(tx, &open).await?;
         let mut moved = Vec::new();
         let mut free = Vec::new();
         for (index, number) in open {
             let event = &events[index];
-            let there = wanted.get(&number).map(|other| (events[*other].host, events[*other].id));
-            match there.or_else(|| taken.get(&number).copied()) {
+            match wanted.get(&number).map(|other| (events[*other].host, events[*other].id)) {
                 Some(same) if same == (event.host, event.id) => {
                     placed[index] = Some(Placed { number, new: false });
                 }
@@ -108,11 +119,24 @@ pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Place
         for (index, number) in insert(tx, events, &free).await? {
             placed[index] = Some(Placed { number, new: true });
         }
-        // Another manager was faster: look again who lies there.
+        // Who lies where there was no room: the same event, or another one.
+        free.retain(|(index, _)| placed[*index].is_none());
+        let taken = taken(tx, &free).await?;
         for (index, number) in free {
-            if placed[index].is_none() {
-                wanted.remove(&number);
-                moved.push((index, number));
+            let event = &events[index];
+            match taken.get(&number) {
+                Some(same) if *same == (event.host, event.id) => {
+                    placed[index] = Some(Placed { number, new: false });
+                }
+                Some(_) => {
+                    wanted.remove(&number);
+                    moved.push((index, number + 1));
+                }
+                // It was removed in this moment.
+                None => {
+                    wanted.remove(&number);
+                    moved.push((index, number));
+                }
             }
         }
         open = moved;
@@ -133,7 +157,7 @@ async fn taken(
         // Statements of one length are prepared once: the rest is filled with the last number.
         let sql = format!(
             "SELECT number, host, id FROM events WHERE number IN ({})",
-            placeholders(1, ROWS)
+            places(tx.backend(), 1, ROWS)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for row in 0..ROWS {
@@ -156,70 +180,86 @@ async fn insert(
 ) -> Result<Vec<(usize, i64)>, StoreError> {
     let mut done = Vec::with_capacity(free.len());
     for chunk in free.chunks(ROWS) {
-        match tx.backend() {
-            Backend::Sqlite => {
-                insert_sqlite(tx, events, chunk).await?;
-                done.extend_from_slice(chunk);
-            }
-            Backend::Postgres => done.extend(insert_postgres(tx, events, chunk).await?),
-        }
+        let placed = match tx.backend() {
+            Backend::Sqlite => insert_sqlite(tx, events, chunk).await?,
+            Backend::Postgres => insert_postgres(tx, events, chunk).await?,
+        };
+        done.extend(placed);
     }
     Ok(done)
 }
 
-fn rows(count: usize, columns: usize, last: &str) -> String {
-    let mut text = String::with_capacity(count * columns * 6);
-    for row in 0..count {
-        let first = row * columns + 1;
-        if row > 0 {
-            text.push_str(", ");
-        }
-        text.push('(');
-        text.push_str(&placeholders(first, columns));
-        text.push_str(last);
-        text.push(')');
-    }
-    text
+/// `(?, ?), (?, ?)`, as SQLite likes it best (see [`places`]).
+fn rows(count: usize, columns: usize) -> String {
+    let row = format!("({})", places(Backend::Sqlite, 1, columns));
+    vec![row.as_str(); count].join(", ")
+}
+
+/// A statement for so many rows; the one for whole chunks is made once.
+fn statement(count: usize, whole: &'static LazyLock<String>, make: fn(usize) -> String) -> Sql {
+    if count == ROWS { Sql::Borrowed(whole.as_str()) } else { Sql::Owned(make(count)) }
+}
+
+static INSERT_SQLITE: LazyLock<String> = LazyLock::new(|| insert_sqlite_sql(ROWS));
+static INSERT_TEXT: LazyLock<String> = LazyLock::new(|| insert_text_sql(ROWS));
+static INSERT_POSTGRES: LazyLock<String> = LazyLock::new(|| insert_postgres_sql(ROWS));
+
+fn insert_sqlite_sql(count: usize) -> String {
+    format!(
+        "INSERT INTO events (number, host, id, kind, received_ms, size, body) VALUES {} \
+         ON CONFLICT (number) DO NOTHING RETURNING number",
+        rows(count, 7)
+    )
+}
+
+fn insert_text_sql(count: usize) -> String {
+    format!(
+        "INSERT INTO events_text (rowid, cmdline, path, other, facts) VALUES {}",
+        rows(count, 5)
+    )
+}
+
+fn insert_postgres_sql(count: usize) -> String {
+    let values: Vec<_> = (0..count)
+        .map(|row| {
+            let first = row * 8 + 1;
+            format!("({}, CAST(${} AS TEXT)::tsvector)", placeholders(first, 7), first + 7)
+        })
+        .collect();
+    format!(
+        "INSERT INTO events (number, host, id, kind, received_ms, size, body, words) VALUES {} \
+         ON CONFLICT (number) DO NOTHING RETURNING number",
+        values.join(", ")
+    )
 }
 
 async fn insert_sqlite(
     tx: &mut Tx,
     events: &[NewEvent],
     chunk: &[(usize, i64)],
-) -> Result<(), StoreError> {
-    let sql = format!(
-        "INSERT INTO events (number, host, id, kind, received_ms, size, body) VALUES {}",
-        rows(chunk.len(), 7, "")
-    );
+) -> Result<Vec<(usize, i64)>, StoreError> {
+    let sql = statement(chunk.len(), &INSERT_SQLITE, insert_sqlite_sql);
     let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
     for (index, number) in chunk {
-        let event = &events[*index];
-        query = query
-            .bind(*number)
-            .bind(event.host)
-            .bind(id_value(event.id))
-            .bind(event.kind.clone())
-            .bind(event.received_ms)
-            .bind(size(event))
-            .bind(clean(&event.body));
+        query = row(query, *number, &events[*index]);
     }
-    query.execute(tx.conn()).await.map_err(failed("store events"))?;
-    let sql = format!(
-        "INSERT INTO events_text (rowid, cmdline, path, other, facts) VALUES {}",
-        rows(chunk.len(), 5, "")
-    );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
-    for (index, number) in chunk {
+    let done = returned(query.fetch_all(tx.conn()).await, chunk)?;
+    if done.is_empty() {
+        return Ok(done);
+    }
+    let sql = statement(done.len(), &INSERT_TEXT, insert_text_sql);
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(done.len() == ROWS);
+    for (index, number) in &done {
         let indexed = &events[*index].indexed;
         query = query
             .bind(*number)
-            .bind(indexed.cmdline.join(" "))
-            .bind(indexed.path.join(" "))
-            .bind(indexed.other.join(" "))
-            .bind(indexed.facts.join(" "));
+            .bind(indexed.cmdline.as_str())
+            .bind(indexed.path.as_str())
+            .bind(indexed.other.as_str())
+            .bind(indexed.facts.as_str());
     }
     query.execute(tx.conn()).await.map_err(failed("index events"))?;
-    Ok(())
+    Ok(done)
 }
 
 async fn insert_postgres(
@@ -227,41 +267,43 @@ async fn insert_postgres(
     events: &[NewEvent],
     chunk: &[(usize, i64)],
 ) -> Result<Vec<(usize, i64)>, StoreError> {
-    let values: Vec<_> = (0..chunk.len())
-        .map(|row| {
-            let first = row * 8 + 1;
-            format!("({}, CAST(${} AS TEXT)::tsvector)", placeholders(first, 7), first + 7)
-        })
-        .collect();
-    let sql = format!(
-        "INSERT INTO events (number, host, id, kind, received_ms, size, body, words) VALUES {} \
-         ON CONFLICT (number) DO NOTHING RETURNING number",
-        values.join(", ")
-    );
+    let sql = statement(chunk.len(), &INSERT_POSTGRES, insert_postgres_sql);
     let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
     for (index, number) in chunk {
         let event = &events[*index];
-        query = query
-            .bind(*number)
-            .bind(event.host)
-            .bind(id_value(event.id))
-            .bind(clean(&event.kind))
-            .bind(event.received_ms)
-            .bind(size(event))
-            .bind(clean(&event.body))
-            .bind(event.indexed.tsvector());
+        query = row(query, *number, event).bind(event.indexed.tsvector());
     }
-    let returned = query.fetch_all(tx.conn()).await.map_err(failed("store events"))?;
+    returned(query.fetch_all(tx.conn()).await, chunk)
+}
+
+/// Which of a chunk found their place.
+fn returned(
+    rows: Result<Vec<sqlx::any::AnyRow>, sqlx::Error>,
+    chunk: &[(usize, i64)],
+) -> Result<Vec<(usize, i64)>, StoreError> {
+    let rows = rows.map_err(failed("store events"))?;
     let by_number: HashMap<i64, usize> =
         chunk.iter().map(|(index, number)| (*number, *index)).collect();
-    let mut done = Vec::with_capacity(returned.len());
-    for row in &returned {
+    let mut done = Vec::with_capacity(rows.len());
+    for row in &rows {
         let number: i64 = column(row, "number")?;
         if let Some(index) = by_number.get(&number) {
             done.push((*index, number));
         }
     }
     Ok(done)
+}
+
+/// The seven columns that both databases have.
+fn row<'q>(query: Insert<'q>, number: i64, event: &NewEvent) -> Insert<'q> {
+    query
+        .bind(number)
+        .bind(event.host)
+        .bind(id_value(event.id))
+        .bind(clean(&event.kind))
+        .bind(event.received_ms)
+        .bind(size(event))
+        .bind(clean(&event.body))
 }
 
 fn size(event: &NewEvent) -> i64 {

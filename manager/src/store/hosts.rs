@@ -1,10 +1,13 @@
 //! Hosts and their certificates.
 
+use std::collections::BTreeSet;
+
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::{
     Backend, Store, StoreError, Tx, clean, column, failed, id_column, id_column_maybe, id_value,
+    places,
 };
 
 /// Key of the lock that numbers hosts one after another on PostgreSQL.
@@ -151,23 +154,23 @@ pub async fn certificate_insert(
 /// [`StoreError`]
 pub async fn certificate_get(tx: &mut Tx, serial: &str) -> Result<Option<Certificate>, StoreError> {
     let lock = if tx.backend() == Backend::Postgres { "FOR UPDATE OF h" } else { "" };
-    let statement = sql(&format!(
-        ", c.not_after_ms AS not_after_ms, c.revoked_ms AS certificate_revoked_ms \
-         FROM certificates c JOIN hosts h ON h.number = c.host WHERE c.serial = $1 {lock}"
-    ));
-    let row = sqlx::query(statement)
+    let row = sqlx::query(sql(&format!("{CERTIFICATE} {lock}")))
         .bind(clean(serial))
         .fetch_optional(tx.conn())
         .await
         .map_err(failed("read a certificate"))?;
-    row.map(|row| {
-        Ok(Certificate {
-            host: host(&row)?,
-            not_after_ms: column(&row, "not_after_ms")?,
-            revoked_ms: column(&row, "certificate_revoked_ms")?,
-        })
+    row.as_ref().map(certificate).transpose()
+}
+
+const CERTIFICATE: &str = ", c.not_after_ms AS not_after_ms, c.revoked_ms AS certificate_revoked_ms \
+     FROM certificates c JOIN hosts h ON h.number = c.host WHERE c.serial = $1";
+
+fn certificate(row: &AnyRow) -> Result<Certificate, StoreError> {
+    Ok(Certificate {
+        host: host(row)?,
+        not_after_ms: column(row, "not_after_ms")?,
+        revoked_ms: column(row, "certificate_revoked_ms")?,
     })
-    .transpose()
 }
 
 /// A stream of this host begins.
@@ -293,6 +296,43 @@ pub async fn heartbeat_update(
     Ok(Some(before))
 }
 
+/// Sessions of one statement of [`hosts_seen`].
+const SESSIONS: usize = 64;
+
+/// Notes that the hosts of these streams live; the sessions whose host it is still, and that are
+/// not told to be silent.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn hosts_seen(
+    tx: &mut Tx,
+    sessions: &BTreeSet<Uuid>,
+    now_ms: i64,
+) -> Result<Vec<Uuid>, StoreError> {
+    let mut seen = Vec::with_capacity(sessions.len());
+    let all: Vec<Uuid> = sessions.iter().copied().collect();
+    let lock = if tx.backend() == Backend::Postgres { "ORDER BY number FOR UPDATE" } else { "" };
+    let sql = format!(
+        "UPDATE hosts SET seen_ms = {} WHERE number IN (SELECT number FROM hosts \
+         WHERE session IN ({}) AND revoked_ms IS NULL \
+         AND reasons NOT LIKE '%\"name\":\"silent\"%' {lock}) RETURNING session",
+        places(tx.backend(), 1, 1),
+        places(tx.backend(), 2, SESSIONS)
+    );
+    for chunk in all.chunks(SESSIONS) {
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql.clone())).bind(now_ms);
+        // One statement for all: filled up with the last one.
+        for place in 0..SESSIONS {
+            query = query.bind(id_value(chunk[place.min(chunk.len() - 1)]));
+        }
+        let rows = query.fetch_all(tx.conn()).await.map_err(failed("note signs of life"))?;
+        for row in &rows {
+            seen.push(id_column(row, "session")?);
+        }
+    }
+    Ok(seen)
+}
+
 /// Writes a host's health where it differs.
 ///
 /// # Errors
@@ -364,6 +404,19 @@ pub struct HostCounts {
 }
 
 impl Store {
+    /// A certificate by its serial; nothing is locked.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn certificate_find(&self, serial: &str) -> Result<Option<Certificate>, StoreError> {
+        let row = sqlx::query(sql(CERTIFICATE))
+            .bind(clean(serial))
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed("read a certificate"))?;
+        row.as_ref().map(certificate).transpose()
+    }
+
     /// A host.
     ///
     /// # Errors

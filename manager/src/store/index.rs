@@ -100,44 +100,69 @@ impl FactField {
     }
 }
 
-/// What is searched in one event.
+/// What is searched in one event: words with one space between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Indexed {
     /// Words of [`TextField::Cmdline`].
-    pub cmdline: Vec<String>,
+    pub cmdline: String,
     /// Words of [`TextField::Path`].
-    pub path: Vec<String>,
+    pub path: String,
     /// Words of [`TextField::Other`].
-    pub other: Vec<String>,
+    pub other: String,
     /// Words made by [`fact`].
-    pub facts: Vec<String>,
+    pub facts: String,
 }
 
 /// The words of a text.
 #[must_use]
 pub fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .take(WORDS)
-        .map(|word| {
-            let lower: String = word.chars().take(WORD).flat_map(char::to_lowercase).collect();
+    let mut line = String::new();
+    words_add(&mut line, text);
+    line.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Adds the words of a text to a line of them.
+fn words_add(line: &mut String, text: &str) {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    for word in words.take(WORDS) {
+        let before = line.len();
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        let begin = line.len();
+        if word.is_ascii() {
+            line.push_str(&word[..word.len().min(WORD)]);
+            line[begin..].make_ascii_lowercase();
+        } else {
             // Some letters become several, and marks among them.
-            lower.chars().filter(|c| c.is_alphanumeric()).collect()
-        })
-        .collect()
+            let lower = word.chars().take(WORD).flat_map(char::to_lowercase);
+            line.extend(lower.filter(|c| c.is_alphanumeric()));
+        }
+        if line.len() == begin {
+            line.truncate(before);
+        }
+    }
 }
 
 /// The word that stands for a field's value.
 #[must_use]
 pub fn fact(field: FactField, value: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut hash = Sha256::new();
     hash.update(field.name());
     hash.update([0]);
-    hash.update(value.to_lowercase());
-    hash.finalize().iter().take(10).fold("f".to_owned(), |mut word, byte| {
-        let _ = write!(word, "{byte:02x}");
-        word
-    })
+    if value.is_ascii() && !value.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        hash.update(value);
+    } else {
+        hash.update(value.to_lowercase());
+    }
+    let mut word = String::with_capacity(21);
+    word.push('f');
+    for byte in hash.finalize().iter().take(10) {
+        word.push(char::from(HEX[usize::from(byte >> 4)]));
+        word.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    word
 }
 
 /// The word that every event has.
@@ -147,7 +172,7 @@ impl Indexed {
     /// What every event has.
     #[must_use]
     pub fn envelope(id: Uuid, kind: &str, host: Uuid, host_name: &str) -> Self {
-        let mut indexed = Self { facts: vec![EVERY.to_owned()], ..Self::default() };
+        let mut indexed = Self { facts: EVERY.to_owned(), ..Self::default() };
         indexed.fact(FactField::Kind, kind);
         indexed.fact(FactField::Host, host_name);
         indexed.fact(FactField::Host, &host.to_string());
@@ -159,30 +184,35 @@ impl Indexed {
     #[must_use]
     pub fn with_event(mut self, event: &Event) -> Self {
         self.body(&event.body);
-        for list in [&mut self.cmdline, &mut self.path, &mut self.other] {
-            shorten(list);
+        for line in [&mut self.cmdline, &mut self.path, &mut self.other] {
+            shorten(line);
         }
-        self.facts.sort_unstable();
-        self.facts.dedup();
         self
     }
 
     fn fact(&mut self, field: FactField, value: &str) {
-        if !value.is_empty() {
-            self.facts.push(fact(field, value));
+        if value.is_empty() {
+            return;
+        }
+        let word = fact(field, value);
+        if !self.facts.contains(&word) {
+            self.facts.push(' ');
+            self.facts.push_str(&word);
         }
     }
 
     fn file(&mut self, path: &str) {
-        self.path.extend(words(path));
+        words_add(&mut self.path, path);
     }
 
     fn text(&mut self, text: &str) {
-        self.other.extend(words(text));
+        words_add(&mut self.other, text);
     }
 
     fn process(&mut self, process: &ProcessInfo) {
-        self.cmdline.extend(words(&process.args.join(" ")));
+        for argument in &process.args {
+            words_add(&mut self.cmdline, argument);
+        }
         self.file(&process.exe);
         self.executable(&process.exe);
         if let Some(script) = &process.script {
@@ -335,7 +365,7 @@ impl Indexed {
         let fields =
             [('A', &self.cmdline), ('B', &self.path), ('C', &self.other), ('D', &self.facts)];
         for (weight, list) in fields {
-            for word in list {
+            for word in list.split(' ').filter(|word| !word.is_empty()) {
                 let _ = write!(text, "'{word}':{position}{weight} ");
                 // The highest position that PostgreSQL has.
                 position = (position + 1).min(16_383);
@@ -346,14 +376,16 @@ impl Indexed {
     }
 }
 
-fn shorten(list: &mut Vec<String>) {
-    let mut bytes = 0;
-    let fits = |word: &&String| {
-        bytes += word.len() + 8;
-        bytes <= BYTES
-    };
-    let count = list.iter().take(WORDS).take_while(fits).count();
-    list.truncate(count);
+fn shorten(line: &mut String) {
+    let mut end = 0;
+    for (count, word) in line.split(' ').enumerate() {
+        let next = end + word.len() + usize::from(count > 0);
+        if count == WORDS || next > BYTES {
+            line.truncate(end);
+            return;
+        }
+        end = next;
+    }
 }
 
 #[cfg(test)]

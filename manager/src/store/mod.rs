@@ -162,7 +162,29 @@ impl Store {
         };
         let store = Self { readers, writer, backend, place };
         store.migrate().await?;
+        store.index_tune().await?;
         Ok(store)
+    }
+
+    /// SQLite's index of words: parts are put together eight by eight (four otherwise), and words
+    /// are collected in 4 MiB (one otherwise). Kept in the database.
+    async fn index_tune(&self) -> Result<(), StoreError> {
+        if self.backend == Backend::Postgres {
+            return Ok(());
+        }
+        let tune = "tune the index";
+        let there =
+            sqlx::query("SELECT COUNT(*) AS n FROM events_text_config WHERE k = 'hashsize'")
+                .fetch_one(&self.readers)
+                .await
+                .map_err(failed(tune))?;
+        if column::<i64>(&there, "n")? == 0 {
+            let settings = "INSERT INTO events_text (events_text, rank) VALUES ('automerge', 8); \
+                            INSERT INTO events_text (events_text, rank) \
+                            VALUES ('hashsize', 4194304);";
+            sqlx::raw_sql(settings).execute(&self.writer).await.map_err(failed(tune))?;
+        }
+        Ok(())
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -238,11 +260,12 @@ impl Store {
 
 async fn prepare(connection: &mut AnyConnection, backend: Backend) -> Result<(), sqlx::Error> {
     let settings = match backend {
-        // 64 MiB of cache for each connection that needs it; the log is cut back to 64 MiB.
+        // 64 MiB of cache for each connection that needs it. The log goes into the database at
+        // 32 MiB, so that what is written again and again goes there once, and is cut back to 64.
         Backend::Sqlite => {
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 15000; \
              PRAGMA foreign_keys = ON; PRAGMA cache_size = -65536; PRAGMA temp_store = MEMORY; \
-             PRAGMA journal_size_limit = 67108864;"
+             PRAGMA journal_size_limit = 67108864; PRAGMA wal_autocheckpoint = 8192;"
         }
         // What is searched for decides the plan.
         Backend::Postgres => {
@@ -304,4 +327,14 @@ pub(crate) fn clean(text: &str) -> String {
 /// `$2, $3, …`, `count` of them, from `first` on.
 pub(crate) fn placeholders(first: usize, count: usize) -> String {
     (first..first + count).map(|n| format!("${n}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Places of `count` parameters from `first` on, in their order. Without numbers on SQLite: a
+/// number is a name to it, and sqlx looks each parameter's name up in a list of all of them, which
+/// takes longer than the work itself where there are hundreds.
+pub(crate) fn places(backend: Backend, first: usize, count: usize) -> String {
+    match backend {
+        Backend::Sqlite => vec!["?"; count].join(", "),
+        Backend::Postgres => placeholders(first, count),
+    }
 }

@@ -3,7 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::events::{numbers, time_of};
-use super::{Backend, Store, StoreError, Tx, column, failed, placeholders};
+use super::{Backend, Store, StoreError, Tx, column, failed, places};
 
 /// Milliseconds of a day.
 pub const DAY_MS: i64 = 86_400_000;
@@ -96,7 +96,7 @@ pub async fn events_remove(
 }
 
 async fn remove(tx: &mut Tx, sql: &str, rows: &[(i64, i64)]) -> Result<(), StoreError> {
-    let sql = format!("{sql} ({})", placeholders(1, rows.len()));
+    let sql = format!("{sql} ({})", places(tx.backend(), 1, rows.len()));
     let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(rows.len() == 500);
     for (number, _) in rows {
         query = query.bind(*number);

@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 use holdfast_manager::app::{App, now_ms};
+use holdfast_manager::store::Store;
+use holdfast_manager::store::events::{NewEvent, events_insert};
+use holdfast_manager::store::index::Indexed;
 use holdfast_manager::store::retention::DAY_MS;
 use uuid::Uuid;
 
@@ -26,6 +29,29 @@ on_both! {
         world.store(two, std::slice::from_ref(&event)).await;
         assert_eq!(world.find("").await, [event.id, event.id]);
         assert_eq!(world.find("host:one").await, [event.id]);
+    }
+
+    async fn a_nul_is_kept_alike_in_every_text(world: World) {
+        let host = world.host("web1").await;
+        let store = Store::open(world.settings.place.clone()).await.expect("store");
+        let number = store.host_get(host).await.expect("read").expect("host").number;
+        let id = Uuid::now_v7();
+        let event = NewEvent {
+            host: number,
+            id,
+            time_ms: 1_700_000_000_000,
+            kind: "a\0b".to_owned(),
+            received_ms: 1,
+            body: "{\"a\":\"\0\"}".to_owned(),
+            indexed: Indexed::envelope(id, "ab", host, "web1"),
+        };
+        let mut tx = store.begin().await.expect("begin");
+        let placed = events_insert(&mut tx, &[event]).await.expect("insert");
+        tx.commit().await.expect("commit");
+        let kept = store.event_get(placed[0].number).await.expect("read").expect("event");
+        assert_eq!(kept.kind, "a\u{fffd}b");
+        assert_eq!(kept.body, "{\"a\":\"\u{fffd}\"}");
+        store.close().await;
     }
 
     async fn many_events_of_one_millisecond_all_find_a_place(world: World) {

@@ -289,6 +289,9 @@ impl Stage {
             assert_eq!(problem["status"], status.as_u16(), "{shown}");
             assert!(problem["detail"].as_str().is_some_and(|text| !text.is_empty()), "{shown}");
         }
+        let plain = kind.split(';').next().unwrap_or_default();
+        let typed = named["content"].as_object().is_none_or(|all| all.contains_key(plain));
+        assert!(typed || bytes.is_empty(), "{shown}: {status}: {kind} is not in the document");
         for (kind, content) in named["content"].as_object().into_iter().flatten() {
             if kind.ends_with("json") {
                 let value: Value = serde_json::from_slice(&bytes).expect(shown);

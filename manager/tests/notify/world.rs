@@ -116,6 +116,7 @@ pub fn malware(path: &str, content: u64) -> Event {
         disposition: Disposition::Quarantined,
         quarantine_id: Some(Uuid::now_v7()),
         reason: None,
+        late: None,
     }));
     Event { id: Uuid::now_v7(), time_ms: now_ms(), host: "web1".to_owned(), body }
 }

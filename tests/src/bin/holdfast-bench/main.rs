@@ -8,6 +8,7 @@ mod clam;
 mod figures;
 mod isolation;
 mod listener;
+mod manager;
 mod on_access;
 mod sensor;
 mod sigma;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str =
-    "usage: holdfast-bench on-access|sensor [--json FILE] [--rounds N] [--only PART]";
+    "usage: holdfast-bench on-access|sensor|manager [--json FILE] [--rounds N] [--only PART]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -34,13 +35,19 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<String>) -> Result<()> {
     let mut arguments = arguments.into_iter();
     match arguments.next().as_deref() {
-        Some(name @ ("on-access" | "sensor")) => {
-            let options = Options::parse(arguments)?;
+        Some(name @ ("on-access" | "sensor" | "manager")) => {
+            let parts = match name {
+                "sensor" => sensor::PARTS,
+                "manager" => manager::PARTS,
+                _ => &[],
+            };
+            let options = Options::parse(arguments, parts)?;
             holdfast_tests::require_root();
-            let figures = match (name, options.only.as_deref()) {
-                ("sensor", only) => sensor::run(options.rounds, only)?,
-                (_, None) => on_access::run(options.rounds)?,
-                (_, Some(_)) => bail!("--only: sensor alone has parts: {:?}", sensor::PARTS),
+            let only = options.only.as_deref();
+            let figures = match name {
+                "sensor" => sensor::run(options.rounds, only)?,
+                "manager" => manager::run(options.rounds, only)?,
+                _ => on_access::run(options.rounds)?,
             };
             figures.print();
             figures.write(options.json.as_deref())
@@ -63,15 +70,16 @@ struct Options {
 }
 
 impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+    fn parse(mut arguments: impl Iterator<Item = String>, parts: &[&str]) -> Result<Self> {
         let mut options = Self { json: None, rounds: 5, only: None };
         while let Some(argument) = arguments.next() {
             match (argument.as_str(), arguments.next()) {
                 ("--json", Some(file)) => options.json = Some(file.into()),
                 ("--rounds", Some(rounds)) => options.rounds = rounds.parse()?,
-                ("--only", Some(part)) if sensor::PARTS.contains(&part.as_str()) => {
+                ("--only", Some(part)) if parts.contains(&part.as_str()) => {
                     options.only = Some(part);
                 }
+                ("--only", _) => bail!("--only: one of {parts:?}\n{USAGE}"),
                 _ => bail!(USAGE),
             }
         }
