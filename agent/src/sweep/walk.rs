@@ -243,12 +243,14 @@ mod tests {
 
     use super::*;
 
+    type Act = Box<dyn FnMut(&Path)>;
+
     #[derive(Default)]
     struct Seen {
         files: Vec<PathBuf>,
         left_out: BTreeMap<LeftOutReason, Vec<PathBuf>>,
         steps: usize,
-        on_file: Option<Box<dyn FnMut(&Path)>>,
+        on_file: Option<Act>,
     }
 
     impl Visit for Seen {
