@@ -103,8 +103,11 @@ pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Place
         let mut free = Vec::new();
         for (index, number) in open {
             let event = &events[index];
-            match wanted.get(&number).map(|other| (events[*other].host, events[*other].id)) {
-                Some(same) if same == (event.host, event.id) => {
+            match wanted.get(&number).copied() {
+                // Whether that one comes to lie there is known after this round. Passing by now
+                // would be to pass by oneself, where it is this event that lies there.
+                Some(other) if placed[other].is_none() => moved.push((index, number)),
+                Some(other) if (events[other].host, events[other].id) == (event.host, event.id) => {
                     placed[index] = Some(Placed { number, new: false });
                 }
                 Some(_) => moved.push((index, number + 1)),

@@ -204,6 +204,29 @@ on_both! {
     }
 }
 
+on_both! {
+    async fn events_whose_numbers_meet_are_kept_once_in_whatever_order_they_come(world: World) {
+        let host = world.host("web1").await;
+        // So many of one millisecond that some have the same number at first.
+        let time_ms = now_ms();
+        let mut events: Vec<_> = (0..3000)
+            .map(|_| {
+                let mut event = exec(&["ls"]);
+                event.time_ms = time_ms;
+                event
+            })
+            .collect();
+        world.store(host, &events).await;
+        events.reverse();
+        world.store(host, &events).await;
+        // And each twice in one call.
+        let twice: Vec<_> = events.iter().flat_map(|one| [one.clone(), one.clone()]).collect();
+        world.store(host, &twice).await;
+        let totals = world.app.event_totals().await.expect("totals");
+        assert_eq!(totals[0].events, 3000);
+    }
+}
+
 #[test]
 fn two_managers_on_one_postgres_keep_each_event_once() {
     crate::world::run(On::Postgres, |world| async move {
