@@ -3,8 +3,8 @@
 //! namespace and of every other that has an id in it. Each namespace that a process is in gets one
 //! ([`super::namespaces`]) and is asked once for the links that it has.
 //!
-//! It does not tell who: the last process that used CAP_NET_ADMIN or CAP_NET_RAW a moment before
-//! is named where the kernel tells that (6.14 and later), else nobody.
+//! It does not tell who: the last process that used CAP_NET_ADMIN or CAP_NET_RAW in that namespace
+//! a moment before is named where the kernel tells that (6.14 and later), else nobody.
 
 use std::collections::HashMap;
 use std::io::IoSliceMut;

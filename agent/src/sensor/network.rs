@@ -117,11 +117,7 @@ impl Shared {
                 continue;
             }
             self.found.fetch_add(1, Ordering::Relaxed);
-            let by = lock(&self.capable)
-                .iter()
-                .rev()
-                .find(|(at, _)| at.elapsed() < LATELY)
-                .map(|(_, who)| *who);
+            let by = self.capable_in(interface.namespace);
             let process = by.map(|who| self.process_of(&who)).unwrap_or_default();
             self.socket_event(process, |event| {
                 event.action = "promiscuous".to_owned();
@@ -129,6 +125,20 @@ impl Shared {
                 event.network_namespace = interface.namespace;
             });
         }
+    }
+
+    /// Who used a capability in a network namespace a moment before; else who has ended since, of
+    /// whom nobody knows where it was.
+    fn capable_in(&self, namespace: u64) -> Option<Who> {
+        let lately: Vec<Who> = lock(&self.capable)
+            .iter()
+            .rev()
+            .filter(|(at, _)| at.elapsed() < LATELY)
+            .map(|(_, who)| *who)
+            .collect();
+        let place = |who: &Who| poll::namespace_of(who.key.pid);
+        let there = lately.iter().find(|who| place(who) == Some(namespace));
+        there.or_else(|| lately.iter().find(|who| place(who).is_none())).copied()
     }
 
     fn socket_event(&self, process: ProcessInfo, fill: impl FnOnce(&mut PacketSocketEvent)) {
