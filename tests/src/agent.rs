@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,7 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::Lab;
-use crate::until;
+use crate::{copy_program, until};
 
 /// How long a start, a stop or one CLI call may take; an emulated machine is slow.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -158,7 +158,7 @@ impl Setup {
         if self.own_programs {
             fs::create_dir(home.path().join(PROGRAMS))?;
             for name in ALL_PROGRAMS {
-                fs::copy(binary(name), home.path().join(PROGRAMS).join(name))?;
+                copy_program(binary(name), home.path().join(PROGRAMS).join(name));
             }
         }
         let mut agent = Agent { setup: self, home, process: None, log: Arc::default() };
@@ -231,7 +231,7 @@ impl Agent {
             .spawn()
             .with_context(|| format!("start {}", self.program("holdfastd").display()))?;
         let stderr = child.stderr.take().context("its standard error is a pipe")?;
-        keep_log(stderr, Arc::clone(&self.log));
+        let logged = keep_log(stderr, Arc::clone(&self.log));
         self.process = Some(child);
         let ready = until(PATIENCE, || {
             let ended = self.process.as_mut()?.try_wait().ok()?.map(|status| status.to_string());
@@ -241,6 +241,8 @@ impl Agent {
         match ready {
             Some(Ok(())) => Ok(()),
             Some(Err(status)) => {
+                // Its last words may still be in the pipe.
+                until(PATIENCE, || logged.is_finished().then_some(()));
                 bail!("holdfastd ended before it was ready: {status}\n{}", self.log())
             }
             None => bail!("holdfastd is not ready after {PATIENCE:?}\n{}", self.log()),
@@ -458,7 +460,8 @@ fn drain(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
     })
 }
 
-fn keep_log(stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+/// The thread ends when nobody has the other end any more.
+fn keep_log(stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut stderr = BufReader::new(stderr);
         let mut line = Vec::new();
@@ -468,7 +471,7 @@ fn keep_log(stderr: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
                 .push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
-    });
+    })
 }
 
 #[cfg(test)]

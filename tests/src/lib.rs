@@ -14,6 +14,8 @@ pub mod scenarios;
 pub mod scratch;
 pub mod uring;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Wait until a condition gives something, looking every few milliseconds; `None` after the deadline.
@@ -28,6 +30,18 @@ pub fn until<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) ->
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Copies a program so that it can be started at once. `cp` does it: a descriptor for writing in
+/// this process would be inherited by whatever another thread starts meanwhile, and `execve` says
+/// `ETXTBSY` as long as that child has it.
+///
+/// # Panics
+/// When it cannot be copied.
+#[track_caller]
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let status = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().expect("cp");
+    assert!(status.success(), "cp {} {}", from.as_ref().display(), to.as_ref().display());
 }
 
 /// Say that a test was skipped, and why, in the form that `cargo xtask test` counts. Call it from

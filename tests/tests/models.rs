@@ -197,7 +197,7 @@ fn stopper(folder: &Path, mark: &str) -> (PathBuf, Owned) {
     let program = folder.join("systemctl");
     // A program that runs cannot be written.
     if !program.exists() {
-        std::fs::copy("/bin/sh", &program).expect("copy");
+        holdfast_tests::copy_program("/bin/sh", &program);
     }
     let script = format!("sleep 100; : stop auditd {mark}");
     let child = Command::new(&program).args(["-c", &script]).spawn().expect("start");

@@ -228,7 +228,7 @@ fn program_that_somebody_still_writes_does_not_run() {
     let scratch = Scratch::tmpfs(64 << 20).expect("scratch");
     let agent = protect(&scratch).start().expect("agent");
     let program = scratch.join("program");
-    fs::copy("/bin/true", &program).expect("copy");
+    holdfast_tests::copy_program("/bin/true", &program);
     // Root's own file has an ignore mark by now, and the kernel itself says ETXTBSY.
     std::os::unix::fs::chown(&program, Some(1000), None).expect("chown");
     assert!(std::process::Command::new(&program).status().expect("runs").success());

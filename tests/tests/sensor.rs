@@ -516,7 +516,7 @@ fn a_process_that_a_signal_ends_is_told_with_the_signal() {
     let watch = &*WATCH;
     let folder = tempfile::tempdir().expect("folder");
     let program = folder.path().join("sleeper");
-    std::fs::copy("/bin/sleep", &program).expect("copy");
+    holdfast_tests::copy_program("/bin/sleep", &program);
     let mut child = Command::new(&program).arg("60").spawn().expect("sleep");
     let pid = child.id();
     watch.exec("sleeper", |event| event.process.key.pid == pid);

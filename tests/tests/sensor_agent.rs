@@ -7,14 +7,14 @@ use std::process::Command;
 use holdfast_tests::agent::{PATIENCE, Setup};
 use holdfast_tests::observe::wait_event;
 use holdfast_tests::scratch::Scratch;
-use holdfast_tests::{require_root, until};
+use holdfast_tests::{copy_program, require_root, until};
 
 #[test]
 fn a_program_is_told_with_the_hash_of_the_file_that_was_held() {
     require_root();
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
     let program = scratch.path().join("program");
-    std::fs::copy("/bin/true", &program).expect("copy");
+    copy_program("/bin/true", &program);
     let sum = Command::new("sha256sum").arg("/bin/true").output().expect("sha256sum");
     let sum = String::from_utf8(sum.stdout).expect("text");
     let expected = sum.split(' ').next().expect("a hash");
@@ -32,7 +32,7 @@ fn a_program_is_told_with_the_hash_of_the_file_that_was_held() {
     let told = told.expect("no start was told with a hash");
     assert_eq!(told["process"]["sha256"], expected);
     // Another content under the same name is another program.
-    std::fs::copy("/bin/false", &program).expect("copy");
+    copy_program("/bin/false", &program);
     assert!(!Command::new(&program).status().expect("start").success());
     wait_event(&agent, "exec", |event| {
         event["process"]["exe"].as_str() == program.to_str()

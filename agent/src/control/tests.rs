@@ -238,7 +238,9 @@ fn nobody_but_root_is_answered() {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("chmod");
     // The test binary may lie where nobody else can reach it.
     let binary = folder.join("asks");
-    std::fs::copy(std::env::current_exe().expect("own path"), &binary).expect("copy");
+    // Not in this process, whose other threads start children (ETXTBSY).
+    let own = std::env::current_exe().expect("own path");
+    assert!(Command::new("cp").arg(own).arg(&binary).status().expect("cp").success());
     let ask_as = |uid| {
         let mut command = Command::new(&binary);
         command.args(["--exact", "--nocapture", "control::tests::child_that_asks_for_status"]);

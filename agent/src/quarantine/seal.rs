@@ -42,8 +42,16 @@ const OUT_OF_REACH: &str = "it still has a name, but none that can be reached fr
 const OTHER_CONTENT: &str = "its content is no longer what was judged; it is judged anew";
 
 /// True when what was sealed is not what was judged.
-fn is_other(sealing: &Sealing, pending: &Pending) -> bool {
-    sealing.sha256.as_ref().is_some_and(|judged| *judged != pending.metadata.hashes.sha256)
+fn is_other(sealing: &Sealing, sealed: &Metadata) -> bool {
+    sealing.sha256.as_ref().is_some_and(|judged| *judged != sealed.hashes.sha256)
+}
+
+/// What became of a container.
+enum Written {
+    /// Whole and on disk.
+    Pending(Pending),
+    /// Its content is not what was judged: it was thrown away before anybody could list it.
+    Other(Metadata),
 }
 
 /// A container on disk whose original is not dealt with yet; locked as long as it lives.
@@ -67,10 +75,13 @@ impl Vault {
         {
             return Ok(sealed);
         }
-        let mut pending = self.write_container(file, sealing, place.as_ref())?;
-        if is_other(sealing, &pending) {
-            return self.give_up(pending, OTHER_CONTENT.to_owned(), None);
-        }
+        let mut pending = match self.write_container(file, sealing, place.as_ref())? {
+            Written::Pending(pending) => pending,
+            Written::Other(other) => {
+                let removal = Removal::StillThere(OTHER_CONTENT.to_owned());
+                return Ok(Sealed { id: other.id, hashes: other.hashes, removal, note: None });
+            }
+        };
         let mut note = None;
         for pursuit in 1..=PURSUITS {
             let Some(found) = place.take() else { break };
@@ -91,16 +102,16 @@ impl Vault {
             if place.is_some() && pursuit < PURSUITS {
                 // Its new name or content gets a container; the old one goes when that is whole.
                 let renewed = match self.write_container(file, sealing, place.as_ref()) {
-                    Ok(renewed) => renewed,
+                    Ok(Written::Pending(renewed)) => renewed,
+                    Ok(Written::Other(_)) => {
+                        return self.give_up(pending, OTHER_CONTENT.to_owned(), note);
+                    }
                     Err(error) => {
                         let why = format!("it changed, and sealing it again failed: {error}");
                         return self.give_up(pending, why, note);
                     }
                 };
                 self.discard(std::mem::replace(&mut pending, renewed))?;
-                if is_other(sealing, &pending) {
-                    return self.give_up(pending, OTHER_CONTENT.to_owned(), note);
-                }
             }
         }
         if stat(file)?.st_nlink > 0 {
@@ -168,13 +179,13 @@ impl Vault {
         Ok(())
     }
 
-    /// Makes `ID.pending`, or nothing at all.
+    /// Makes `ID.pending` of what was judged, or nothing at all.
     fn write_container(
         &self,
         file: BorrowedFd<'_>,
         sealing: &Sealing,
         place: Option<&Place>,
-    ) -> Result<Pending, VaultError> {
+    ) -> Result<Written, VaultError> {
         let before = stat(file)?;
         let needed = before.st_size.unsigned_abs().saturating_add(OVERHEAD);
         let mut room = self.space.reserve(needed)?;
@@ -188,23 +199,22 @@ impl Vault {
         let written = self
             .fill(file, &part, &mut room, |stat| draft(file, stat, id, &path, sealing))
             .and_then(|metadata| {
+                if is_other(sealing, &metadata) {
+                    self.folder.remove(id, Stage::Part)?;
+                    return Ok(Written::Other(metadata));
+                }
                 part.sync_all().map_err(|error| self.write_failed(needed, error.into()))?;
                 self.folder.advance(id, Stage::Part, Stage::Pending)?;
-                Ok(metadata)
-            });
-        match written {
-            Ok(metadata) => {
                 let bytes = part.metadata().map_or(needed, |found| found.len());
                 room.keep(bytes);
-                Ok(Pending { metadata, bytes, _lock: part })
-            }
-            Err(error) => {
-                // One of them is there; the sweep takes what cannot be removed now.
-                let _ = self.folder.remove(id, Stage::Part);
-                let _ = self.folder.remove(id, Stage::Pending);
-                Err(error)
-            }
+                Ok(Written::Pending(Pending { metadata, bytes, _lock: part }))
+            });
+        if written.is_err() {
+            // One of them is there; the sweep takes what cannot be removed now.
+            let _ = self.folder.remove(id, Stage::Part);
+            let _ = self.folder.remove(id, Stage::Pending);
         }
+        written
     }
 
     /// Writes the container; once more when the file changes meanwhile. After that the second

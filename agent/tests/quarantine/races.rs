@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use holdfast_agent::quarantine::Removal;
+use holdfast_agent::quarantine::{Removal, Sealing};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::scratch::{Scratch, seal, sealing};
@@ -128,6 +128,24 @@ fn a_folder_that_is_swapped_for_a_link_all_the_time_misleads_nobody() {
     assert_eq!(contents(real).len() as u64 + removed, 200);
     assert_eq!(vault.usage().items, removed);
     assert!(removed > 0);
+}
+
+#[test]
+fn content_that_was_not_judged_is_never_listed() {
+    let mut scratch = Scratch::folder();
+    let vault = scratch.vault();
+    let path = scratch.tmpfs("files", "size=16m").join("name");
+    std::fs::write(&path, "written since").expect("write");
+    let file = File::open(&path).expect("open");
+    let judged = Sealing { sha256: Some("of something else".to_owned()), ..sealing(&path) };
+    let list = || assert!(vault.list().expect("list").is_empty());
+    disturbed(list, || {
+        for _ in 0..400 {
+            let sealed = vault.seal(file.as_fd(), &judged).expect("sealed");
+            assert!(matches!(sealed.removal, Removal::StillThere(_)), "{:?}", sealed.removal);
+        }
+    });
+    assert_eq!(std::fs::read_to_string(&path).expect("read"), "written since");
 }
 
 #[test]

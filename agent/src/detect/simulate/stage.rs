@@ -154,7 +154,9 @@ impl Stage {
         let source = source.ok_or_else(|| SimulateError::Missing(program.to_owned()))?;
         let copy = self.folder()?.join(name);
         let failed = |error| SimulateError::Failed("copy a program", error);
-        fs::copy(source, &copy).map_err(failed)?;
+        // By another process: whatever this one starts meanwhile would inherit the descriptor that
+        // writes the copy, and the copy could not be run (ETXTBSY).
+        self.run(Command::new("cp").arg(source).arg(&copy))?;
         fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).map_err(failed)?;
         Ok(copy)
     }
