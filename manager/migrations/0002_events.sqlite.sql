@@ -12,10 +12,11 @@ CREATE TABLE events (
 CREATE INDEX events_kind ON events (kind, number);
 CREATE INDEX events_host ON events (host, number);
 
+-- Words come cut and in lower case: `ascii` takes what is not ASCII as letters, and cuts at spaces.
 CREATE VIRTUAL TABLE events_text USING fts5 (
     cmdline, path, other, facts,
     content = '', contentless_delete = 1,
-    tokenize = 'unicode61 remove_diacritics 0'
+    tokenize = 'ascii'
 );
 
 CREATE TRIGGER audit_update BEFORE UPDATE ON audit

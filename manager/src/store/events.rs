@@ -21,6 +21,8 @@ const LOW: u32 = 19;
 const LAST_MS: i64 = (1 << 43) - 1;
 /// Rows of one statement.
 const ROWS: usize = 256;
+/// Rows of one statement for SQLite's index of words; five values each, of at most 32,766.
+const TEXT_ROWS: usize = 6000;
 
 /// A statement's text.
 type Sql = Cow<'static, str>;
@@ -189,6 +191,11 @@ async fn insert(
         };
         done.extend(placed);
     }
+    if tx.backend() == Backend::Sqlite {
+        for chunk in done.chunks(TEXT_ROWS) {
+            insert_text(tx, events, chunk).await?;
+        }
+    }
     Ok(done)
 }
 
@@ -204,13 +211,12 @@ fn statement(count: usize, whole: &'static LazyLock<String>, make: fn(usize) -> 
 }
 
 static INSERT_SQLITE: LazyLock<String> = LazyLock::new(|| insert_sqlite_sql(ROWS));
-static INSERT_TEXT: LazyLock<String> = LazyLock::new(|| insert_text_sql(ROWS));
 static INSERT_POSTGRES: LazyLock<String> = LazyLock::new(|| insert_postgres_sql(ROWS));
 
 fn insert_sqlite_sql(count: usize) -> String {
     format!(
         "INSERT INTO events (number, host, id, kind, received_ms, size, body) VALUES {} \
-         ON CONFLICT (number) DO NOTHING RETURNING number",
+         ON CONFLICT (number) DO NOTHING",
         rows(count, 7)
     )
 }
@@ -236,23 +242,48 @@ fn insert_postgres_sql(count: usize) -> String {
     )
 }
 
+/// Each row that comes back wakes two threads, and most chunks find all places free: so which did
+/// is asked only when some did not, of the same statement again.
 async fn insert_sqlite(
     tx: &mut Tx,
     events: &[NewEvent],
     chunk: &[(usize, i64)],
 ) -> Result<Vec<(usize, i64)>, StoreError> {
+    let (begin, undo, end) = ("SAVEPOINT places", "ROLLBACK TO places", "RELEASE places");
     let sql = statement(chunk.len(), &INSERT_SQLITE, insert_sqlite_sql);
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
-    for (index, number) in chunk {
-        query = row(query, *number, &events[*index]);
-    }
-    let done = returned(query.fetch_all(tx.conn()).await, chunk)?;
-    if done.is_empty() {
-        return Ok(done);
-    }
-    let sql = statement(done.len(), &INSERT_TEXT, insert_text_sql);
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(done.len() == ROWS);
-    for (index, number) in &done {
+    let bound = |sql: Sql, persistent| {
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(persistent);
+        chunk.iter().fold(query, |query, (index, number)| row(query, *number, &events[*index]))
+    };
+    plain(tx, begin).await?;
+    let inserted = bound(sql.clone(), chunk.len() == ROWS).execute(tx.conn()).await;
+    let inserted = inserted.map_err(failed("store events"))?.rows_affected();
+    let done = if inserted == chunk.len() as u64 {
+        chunk.to_vec()
+    } else if inserted == 0 {
+        Vec::new()
+    } else {
+        plain(tx, undo).await?;
+        let again = Sql::Owned(format!("{sql} RETURNING number"));
+        returned(bound(again, false).fetch_all(tx.conn()).await, chunk)?
+    };
+    plain(tx, end).await?;
+    Ok(done)
+}
+
+async fn plain(tx: &mut Tx, sql: &'static str) -> Result<(), StoreError> {
+    sqlx::query(sql).execute(tx.conn()).await.map(drop).map_err(failed("store events"))
+}
+
+/// Puts words into SQLite's index: in as few statements as can be, since each ends with a part of
+/// the index being written out and put together with others.
+async fn insert_text(
+    tx: &mut Tx,
+    events: &[NewEvent],
+    done: &[(usize, i64)],
+) -> Result<(), StoreError> {
+    let mut query = sqlx::query(AssertSqlSafe(insert_text_sql(done.len()))).persistent(false);
+    for (index, number) in done {
         let indexed = &events[*index].indexed;
         query = query
             .bind(*number)
@@ -261,8 +292,7 @@ async fn insert_sqlite(
             .bind(indexed.other.as_str())
             .bind(indexed.facts.as_str());
     }
-    query.execute(tx.conn()).await.map_err(failed("index events"))?;
-    Ok(done)
+    query.execute(tx.conn()).await.map(drop).map_err(failed("index events"))
 }
 
 async fn insert_postgres(
