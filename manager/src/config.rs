@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ pub use holdfast_common::config::ConfigError;
 use serde::Deserialize;
 
 use crate::api::serve::{Identity, Place as ApiPlace};
-use crate::app::{Keep, Retention, Settings};
+use crate::app::{Keep, Retention, Role, RoleRule, Settings};
 use crate::link;
-use crate::notify::address::Allowed;
+use crate::oidc::Provider;
+use crate::reach::address::Allowed;
+use crate::reach::http::Target;
 use crate::store::Place;
 
 /// The whole file.
@@ -38,6 +41,62 @@ pub struct Config {
     /// Where notifications may go beside the usual.
     #[serde(default)]
     pub notify: Notify,
+    /// Who else may say who somebody is.
+    #[serde(default)]
+    pub oidc: Vec<Oidc>,
+}
+
+/// `[[oidc]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oidc {
+    /// Its name in addresses and on the page for signing in: small letters, digits and `-`.
+    pub name: String,
+    /// Its issuer, `https://…`.
+    pub issuer: String,
+    /// As the manager is known there.
+    pub client_id: String,
+    /// File with the client's secret, of the manager's user alone.
+    pub client_secret_file: PathBuf,
+    /// How browsers reach this manager, `https://manager.example:8443`.
+    pub address: String,
+    /// Asked for beside `openid`.
+    #[serde(default = "usual_scopes")]
+    pub scopes: Vec<String>,
+    /// The claim that is the user's name.
+    #[serde(default = "usual_name_claim")]
+    pub name_claim: String,
+    /// The claim whose values give a role.
+    #[serde(default = "usual_role_claim")]
+    pub role_claim: String,
+    /// Values of that claim for each role; the highest role counts, `*` is everybody.
+    pub roles: Roles,
+    /// PEM file of the authority that its certificate must come from; the system's without it.
+    pub authority: Option<PathBuf>,
+}
+
+/// `roles` of `[[oidc]]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Roles {
+    /// Values for admins.
+    pub admin: Vec<String>,
+    /// Values for operators.
+    pub operator: Vec<String>,
+    /// Values for viewers.
+    pub viewer: Vec<String>,
+}
+
+fn usual_scopes() -> Vec<String> {
+    ["profile", "email", "groups"].map(str::to_owned).to_vec()
+}
+
+fn usual_name_claim() -> String {
+    "preferred_username".to_owned()
+}
+
+fn usual_role_claim() -> String {
+    "groups".to_owned()
 }
 
 /// `[notify]`
@@ -202,7 +261,23 @@ impl Config {
                 return Err(format!("link.{key}: {} to {}", range.start(), range.end()));
             }
         }
+        for (index, one) in self.oidc.iter().enumerate() {
+            let allowed = self.notify.allow_loopback;
+            one.check(allowed).map_err(|what| format!("oidc {}: {what}", index + 1))?;
+            if self.oidc[..index].iter().any(|other| other.name == one.name) {
+                return Err(format!("oidc {}: name: {} stands twice", index + 1, one.name));
+            }
+        }
         Ok(())
+    }
+
+    /// The providers that people may sign in by, with their secrets read.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the file that is missing, or that others can read.
+    pub fn providers(&self) -> Result<Vec<(Provider, RoleRule)>, ConfigError> {
+        let allowed = self.settings().notify;
+        self.oidc.iter().map(|one| one.provider(&allowed)).collect()
     }
 
     /// How the link is served.
@@ -262,7 +337,80 @@ impl Config {
                 loopback: self.notify.allow_loopback,
                 addresses: self.notify.allow_addresses.clone(),
             },
+            providers: Vec::new(),
         }
+    }
+}
+
+impl Oidc {
+    fn check(&self, allow_loopback: bool) -> Result<(), String> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.name.is_empty() || self.name.len() > 32 || !self.name.chars().all(plain) {
+            return Err("name: 1 to 32 small letters, digits and -".to_owned());
+        }
+        for (key, url) in [("issuer", &self.issuer), ("address", &self.address)] {
+            let target = Target::of(url).map_err(|what| format!("{key}: {what}"))?;
+            if !target.is_secure() && !allow_loopback {
+                let why = "https://…; http:// is for loopback, with notify.allow_loopback";
+                return Err(format!("{key}: {why}"));
+            }
+        }
+        let files = [
+            ("client_secret_file", Some(&self.client_secret_file)),
+            ("authority", self.authority.as_ref()),
+        ];
+        for (key, path) in files {
+            if path.is_some_and(|path| !path.is_absolute()) {
+                return Err(format!("{key}: not an absolute path"));
+            }
+        }
+        let roles = &self.roles;
+        if [&roles.admin, &roles.operator, &roles.viewer].iter().all(|values| values.is_empty()) {
+            return Err("roles: nobody would get in".to_owned());
+        }
+        Ok(())
+    }
+
+    fn provider(&self, allowed: &Allowed) -> Result<(Provider, RoleRule), ConfigError> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+        };
+        let secret_file = &self.client_secret_file;
+        let wrong = |message: &str| ConfigError::Parse {
+            path: secret_file.clone(),
+            message: message.to_owned(),
+        };
+        let secret = read(secret_file)?;
+        let about = std::fs::metadata(secret_file)
+            .map_err(|source| ConfigError::Read { path: secret_file.clone(), source })?;
+        if about.permissions().mode() & 0o077 != 0 {
+            return Err(wrong("others can read this secret: chmod 600"));
+        }
+        let secret = secret.trim().to_owned();
+        if secret.is_empty() {
+            return Err(wrong("there is no secret in it"));
+        }
+        let address = self.address.trim_end_matches('/');
+        let provider = Provider {
+            name: self.name.clone(),
+            issuer: self.issuer.clone(),
+            client_id: self.client_id.clone(),
+            client_secret: secret.into(),
+            callback: format!("{address}/api/v1/session/oidc/{}/callback", self.name),
+            scopes: self.scopes.clone(),
+            name_claim: self.name_claim.clone(),
+            role_claim: self.role_claim.clone(),
+            authority: self.authority.as_deref().map(read).transpose()?,
+            allowed: allowed.clone(),
+        };
+        let roles = self.roles.clone();
+        let rule = RoleRule(vec![
+            (Role::Admin, roles.admin),
+            (Role::Operator, roles.operator),
+            (Role::Viewer, roles.viewer),
+        ]);
+        Ok((provider, rule))
     }
 }
 
@@ -323,5 +471,47 @@ mod tests {
             let error = Config::parse(&format!("{SMALLEST}{more}")).expect_err(more);
             assert!(error.contains(part), "{more}: {error}");
         }
+    }
+
+    /// A config with one provider, whose secret lies there.
+    fn with_provider(secret: &Path, issuer: &str, roles: &str) -> String {
+        format!(
+            "{SMALLEST}[[oidc]]\nname = \"corp\"\nissuer = \"{issuer}\"\nclient_id = \"holdfast\"\n\
+             client_secret_file = \"{}\"\naddress = \"https://manager.example:8443/\"\n\
+             roles = {{ {roles} }}\n",
+            secret.display()
+        )
+    }
+
+    #[test]
+    fn a_provider_is_encrypted_lets_somebody_in_and_its_secret_is_nobody_elses() {
+        let folder = tempfile::tempdir().expect("folder");
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "hunter2\n").expect("write");
+        let mode = |bits| std::fs::Permissions::from_mode(bits);
+        std::fs::set_permissions(&secret, mode(0o600)).expect("chmod");
+        let (issuer, roles) = ("https://id.example", "viewer = [\"*\"]");
+        let config = Config::parse(&with_provider(&secret, issuer, roles)).expect("config");
+        let providers = config.providers().expect("providers");
+        let callback = "https://manager.example:8443/api/v1/session/oidc/corp/callback";
+        assert_eq!(providers[0].0.callback, callback);
+        assert!(!format!("{providers:?}").contains("hunter2"));
+        std::fs::set_permissions(&secret, mode(0o640)).expect("chmod");
+        let error = config.providers().expect_err("others read it").to_string();
+        assert!(error.contains("secret") && error.contains("chmod 600"), "{error}");
+        for (issuer, roles, part) in [
+            ("http://id.example", roles, "oidc 1: issuer: https://"),
+            ("https://u:p@id.example", roles, "oidc 1: issuer"),
+            (issuer, "viewer = []", "oidc 1: roles"),
+            (issuer, "superuser = [\"*\"]", "superuser"),
+        ] {
+            let text = with_provider(&secret, issuer, roles);
+            let error = Config::parse(&text).expect_err(part);
+            assert!(error.contains(part), "{error}");
+        }
+        let text = with_provider(&secret, issuer, roles);
+        let (_, one) = text.split_once("[[oidc]]").expect("provider");
+        let error = Config::parse(&format!("{text}[[oidc]]{one}")).expect_err("twice");
+        assert!(error.contains("oidc 2: name"), "{error}");
     }
 }

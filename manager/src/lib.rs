@@ -10,5 +10,7 @@ pub mod backup;
 pub mod config;
 pub mod link;
 pub mod notify;
+pub mod oidc;
 pub mod query;
+pub mod reach;
 pub mod store;

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use holdfast_manager::api;
 use holdfast_manager::api::serve::Identity;
-use holdfast_manager::app::{App, NewToken, audit_verify};
+use holdfast_manager::app::{App, NewToken, Settings, audit_verify};
 use holdfast_manager::backup;
 use holdfast_manager::config::{Config, ConfigError};
 use holdfast_manager::link::{Link, ServerCertificate};
@@ -186,7 +186,8 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     // From the beginning on: whoever ends it as soon as it listens ends it in order.
     let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;
-    let app = App::start(config.settings()).await.context("start")?;
+    let settings = Settings { providers: config.providers()?, ..config.settings() };
+    let app = App::start(settings).await.context("start")?;
     if let Some(first) = app.first_admin().await.context("make the first admin")? {
         // To the terminal or the journal, once; it must be changed at the first sign-in.
         println!("first start: user {}, one-time password {}", first.name, first.password);

@@ -65,6 +65,7 @@ impl World {
             },
             max_files: 1 << 20,
             notify: Default::default(),
+            providers: Vec::new(),
         };
         let app = App::start(settings).await.expect("app");
         let listen = "127.0.0.1:0".parse().expect("address");

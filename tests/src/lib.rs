@@ -8,6 +8,7 @@ pub mod deeds;
 pub mod lab;
 pub mod manager;
 pub mod observe;
+pub mod postgres;
 pub mod program32;
 pub mod rest;
 pub mod scenarios;

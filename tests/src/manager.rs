@@ -31,6 +31,12 @@ const ALWAYS: &str = "from_ms=0&until_ms=9000000000000000";
 #[derive(Debug)]
 pub struct Manager {
     folder: TempDir,
+    /// Its data folder; another manager's, where two share one.
+    data: PathBuf,
+    /// PostgreSQL's address; SQLite without it.
+    database: Option<String>,
+    /// For its process alone.
+    environment: Vec<(&'static str, String)>,
     /// Of the link.
     address: SocketAddr,
     place: Place,
@@ -56,10 +62,50 @@ impl Manager {
     /// # Errors
     /// When it does not start.
     pub fn with_life(life_s: u64) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("holdfast-manager-").tempdir()?;
+        Self::https(life_s)?.begun()
+    }
+
+    /// On loopback ports, with such an environment.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn with_environment(environment: Vec<(&'static str, String)>) -> Result<Self> {
+        Self { environment, ..Self::https(90 * 86_400)? }.begun()
+    }
+
+    /// On loopback ports and a PostgreSQL.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn on_database(url: &str) -> Result<Self> {
+        Self { database: Some(url.to_owned()), ..Self::https(90 * 86_400)? }.begun()
+    }
+
+    /// Another one on the same database and data folder.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn second(&self) -> Result<Self> {
+        let mut other = Self::https(self.life_s)?;
+        other.data.clone_from(&self.data);
+        other.place = Place::Https("127.0.0.1:0".parse()?, self.data.join("authority/ca.pem"));
+        other.database.clone_from(&self.database);
+        other.token.clone_from(&self.token);
+        other.run()?;
+        Ok(other)
+    }
+
+    fn https(life_s: u64) -> Result<Self> {
         let any = "127.0.0.1:0".parse()?;
+        let folder = tempfile::Builder::new().prefix("holdfast-manager-").tempdir()?;
         let place = Place::Https(any, folder.path().join("data/authority/ca.pem"));
-        Self::new(folder, any, place, life_s, None)
+        Ok(Self::new(folder, any, place, life_s, None))
+    }
+
+    fn begun(mut self) -> Result<Self> {
+        self.run()?;
+        self.sign_in()?;
+        Ok(self)
     }
 
     /// Outside of a lab's host; asked over a Unix socket.
@@ -81,7 +127,7 @@ impl Manager {
     fn with_socket(address: SocketAddr, namespace: Option<PathBuf>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("holdfast-manager-").tempdir()?;
         let place = Place::Socket(folder.path().join("api.sock"));
-        Self::new(folder, address, place, 3600, namespace)
+        Self::new(folder, address, place, 3600, namespace).begun()
     }
 
     fn new(
@@ -90,9 +136,12 @@ impl Manager {
         place: Place,
         life_s: u64,
         namespace: Option<PathBuf>,
-    ) -> Result<Self> {
-        let mut manager = Self {
+    ) -> Self {
+        Self {
+            data: folder.path().join("data"),
             folder,
+            database: None,
+            environment: Vec::new(),
             address,
             place,
             life_s,
@@ -101,10 +150,7 @@ impl Manager {
             token: String::new(),
             said: Arc::default(),
             process: None,
-        };
-        manager.run()?;
-        manager.sign_in()?;
-        Ok(manager)
+        }
     }
 
     /// The first password opens nothing but its change.
@@ -143,6 +189,7 @@ impl Manager {
             .arg(&config)
             .env_remove("HOLDFAST_LOG")
             .env("NO_COLOR", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -173,10 +220,14 @@ impl Manager {
             Place::Https(address, _) => format!("listen = \"{address}\""),
             Place::Socket(path) => format!("socket = {}", serde_json::to_string(path)?),
         };
+        let database = match &self.database {
+            Some(url) => format!("[database]\nurl = \"{url}\"\n"),
+            None => String::new(),
+        };
         Ok(format!(
-            "data_dir = {}\n[api]\n{api}\n[link]\nlisten = \"{}\"\nnames = [\"{}\"]\n\
+            "data_dir = {}\n{database}[api]\n{api}\n[link]\nlisten = \"{}\"\nnames = [\"{}\"]\n\
              heartbeat_s = 1\ncertificate_life_s = {}\n",
-            serde_json::to_string(&self.folder())?,
+            serde_json::to_string(&self.data)?,
             self.address,
             self.address.ip(),
             self.life_s,
@@ -280,7 +331,7 @@ impl Manager {
     /// Its data folder.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// Its config.
@@ -318,9 +369,16 @@ impl Manager {
     /// # Errors
     /// When it is not.
     pub fn enroll(&self, agent: &Agent, more: &[&str]) -> Result<String> {
-        let token = self.token(1)?;
-        let (url, fingerprint) = (self.url(), self.fingerprint.clone());
-        let words = ["enroll", "--manager", &url, "--token", &token];
+        self.enroll_by(&self.url(), agent, more)
+    }
+
+    /// The same, by another address that leads here.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn enroll_by(&self, url: &str, agent: &Agent, more: &[&str]) -> Result<String> {
+        let (token, fingerprint) = (self.token(1)?, self.fingerprint.clone());
+        let words = ["enroll", "--manager", url, "--token", &token];
         let words = [&words[..], &["--ca-fingerprint", &fingerprint], more].concat();
         let host = agent.json(&words)?.pop().context("an answer")?;
         let host = host["host"].as_str().context("a host")?.to_owned();

@@ -7,8 +7,8 @@ use std::fs;
 use bytes::Bytes;
 use holdfast_common::link::HostFacts;
 use holdfast_manager::app::{App, Keep, NewToken, Retention, Settings};
-use holdfast_manager::notify::address::Allowed;
 use holdfast_manager::query::Expr;
+use holdfast_manager::reach::address::Allowed;
 use holdfast_manager::store::Place;
 use holdfast_tests::require_root;
 use holdfast_tests::scratch::Scratch;
@@ -39,6 +39,7 @@ async fn fill_and_go_on() {
         retention: Retention { default: keep, kinds: BTreeMap::new(), file_days: 30 },
         max_files: 1 << 20,
         notify: Allowed::default(),
+        providers: Vec::new(),
     };
     let app = App::start(settings).await.expect("start");
     let new = NewToken { group: "test".to_owned(), note: String::new(), uses: 1, valid_s: 60 };

@@ -34,6 +34,7 @@ mod limits;
 mod live;
 mod metrics;
 mod notifications;
+mod oidc;
 pub mod problem;
 pub mod serve;
 mod session;
@@ -79,6 +80,9 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(status::document))
         .routes(routes!(session::session_begin, session::session_get, session::session_end))
         .routes(routes!(session::password_change))
+        .routes(routes!(oidc::provider_list))
+        .routes(routes!(oidc::oidc_begin))
+        .routes(routes!(oidc::oidc_callback))
         .routes(routes!(totp::totp_get, totp::totp_begin))
         .routes(routes!(totp::totp_confirm))
         .routes(routes!(totp::totp_remove))

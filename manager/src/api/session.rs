@@ -65,7 +65,7 @@ impl SessionView {
     }
 }
 
-fn cookie(value: &str, age_s: u32) -> HeaderMap {
+pub(super) fn cookie(value: &str, age_s: u32) -> HeaderMap {
     let text =
         format!("{COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age_s}");
     let mut headers = HeaderMap::new();

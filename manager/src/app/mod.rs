@@ -11,7 +11,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::notify::address::Allowed;
+use crate::oidc::Provider;
+use crate::reach::address::Allowed;
 use crate::store::{Place, Store};
 
 mod alerts;
@@ -25,6 +26,7 @@ mod files;
 mod health;
 mod hosts;
 mod notifications;
+mod oidc;
 mod passwords;
 mod reconcile;
 mod retention;
@@ -47,6 +49,7 @@ pub use files::ChunkAnswer;
 pub use health::Reason;
 pub use hosts::{AdmitError, Admitted, EnrollError};
 pub use notifications::{ChannelState, NewChannel, TestAnswer};
+pub use oidc::{OidcRefusal, RoleRule};
 pub use retention::{Keep, Retention};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
@@ -77,6 +80,8 @@ pub struct Settings {
     pub max_files: u64,
     /// Where notifications may go beside the usual.
     pub notify: Allowed,
+    /// Who else may say who somebody is, and what role follows.
+    pub providers: Vec<(Provider, RoleRule)>,
 }
 
 /// Why something that a person asked for was not done.

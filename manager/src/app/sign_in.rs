@@ -109,7 +109,7 @@ impl App {
                     self.counters().sign_in_failures.add(1);
                 }
                 let (tx, user, factor) = taken?;
-                Ok(self.session_begin(tx, user, factor, from, now_ms).await?)
+                Ok(self.session_begin(tx, user, factor.name(), from, now_ms).await?)
             }
             user => {
                 self.counters().sign_in_failures.add(1);
@@ -181,11 +181,12 @@ impl App {
         Ok(())
     }
 
-    async fn session_begin(
+    /// Begins a session of somebody who proved who it is, `by` what is told in the audit log.
+    pub(super) async fn session_begin(
         &self,
         mut tx: Tx,
         user: User,
-        factor: Factor,
+        by: &str,
         from: &str,
         now_ms: i64,
     ) -> Result<SignIn, AppError> {
@@ -193,7 +194,7 @@ impl App {
             credential(SESSION, user.id, "", "", now_ms, now_ms + IDLE_MS)?;
         store::user_signed_in(&mut tx, user.id).await?;
         store::credential_insert(&mut tx, &credential, hash).await?;
-        let detail = json!({ "from": from, "by": factor.name() });
+        let detail = json!({ "from": from, "by": by });
         let head = audit::append(&mut tx, &user.name, "session.begin", &user.name, &detail).await?;
         self.commit(tx, &[]).await?;
         self.audit_remember(&head);

@@ -137,8 +137,7 @@ impl App {
         password: &str,
         actor: &str,
     ) -> Result<User, AppError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
-        if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+        if !plain_name(name) {
             let message = "name: 1 to 64 letters, digits and . _ - @".to_owned();
             return Err(AppError::Invalid(message));
         }
@@ -233,6 +232,12 @@ impl App {
         self.user_edit(user.id, edit, "local").await?;
         Ok(password)
     }
+}
+
+/// Whether this may be a user's name.
+pub(super) fn plain_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+    !name.is_empty() && name.len() <= 64 && name.chars().all(plain)
 }
 
 /// Whether a password may be one.

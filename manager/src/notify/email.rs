@@ -15,9 +15,9 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::address::{Allowed, resolve};
 use super::letter::{body_html, body_text, subject};
 use super::{Message, SendError, authority_check, server_check};
+use crate::reach::address::{Allowed, resolve};
 
 /// For each step of the SMTP conversation.
 const STEP: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! How alerts are told: e-mail, webhooks, syslog; and their words: CEF, ECS, OCSF.
 //!
 //! This module knows messages, not the database: the queue is `app`'s. Invariants: where a message
-//! goes is judged by [`address`] at each attempt; an answer of the other side is hostile text, cut,
+//! goes is judged by [`crate::reach::address`] at each attempt; an answer of the other side is hostile text, cut,
 //! and never holds the channel's secret; each attempt ends within [`ATTEMPT`].
 
 use std::fmt;
@@ -14,7 +14,6 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-pub mod address;
 pub mod cef;
 pub mod ecs;
 pub mod email;
@@ -24,14 +23,15 @@ pub mod notice;
 pub mod ocsf;
 pub mod syslog;
 pub mod text;
-pub mod tls;
 pub mod webhook;
 
-use self::address::Allowed;
 pub use self::email::EmailConfig;
 use self::notice::Notice;
 pub use self::syslog::SyslogConfig;
 pub use self::webhook::WebhookConfig;
+pub use crate::reach::SendError;
+use crate::reach::address::Allowed;
+use crate::reach::tls;
 
 /// Longest attempt.
 pub const ATTEMPT: Duration = Duration::from_secs(20);
@@ -116,26 +116,6 @@ impl Message {
     #[must_use]
     pub fn total(&self) -> i64 {
         self.notices.iter().fold(0, |sum, notice| sum.saturating_add(notice.count))
-    }
-}
-
-/// A message was not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct SendError {
-    /// The other side will not take it later either.
-    pub refused: bool,
-    /// How it failed, with the other side's words.
-    pub message: String,
-}
-
-impl SendError {
-    pub(crate) fn later(message: String) -> Self {
-        Self { refused: false, message }
-    }
-
-    pub(crate) fn never(message: String) -> Self {
-        Self { refused: true, message }
     }
 }
 

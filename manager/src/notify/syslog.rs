@@ -13,10 +13,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use utoipa::ToSchema;
 
-use super::address::{Allowed, connect, resolve};
 use super::notice::{Evidence, Notice};
 use super::text::time;
-use super::{Message, SendError, authority_check, cef, ecs, ocsf, server_check, tls};
+use super::{Message, SendError, authority_check, cef, ecs, ocsf, server_check};
+use crate::reach::address::{Allowed, connect, resolve};
+use crate::reach::tls;
 use crate::store::notifications::level_number;
 
 /// For the other side to close.

@@ -1,27 +1,24 @@
 //! Webhooks: JSON by POST, signed as Standard Webhooks says (HMAC-SHA256 over id, time and body).
 //!
-//! INVARIANT: one request to the one address that an admin named and [`super::address`] judged. No
-//! redirect is followed, no proxy asked, at most [`ANSWER`] bytes of the answer are read.
-//! Unencrypted only to loopback, when the manager's config file allows that.
+//! One request to the one address that an admin named, as [`crate::reach::http`] has it; at most
+//! [`ANSWER`] bytes of the answer are read.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::rt::{Read, Write};
-use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use utoipa::ToSchema;
 
-use super::address::{Allowed, connect};
 use super::notice::{Evidence, Notice};
-use super::{Message, SendError, authority_check, ocsf, tls};
+use super::{Message, SendError, authority_check, ocsf};
+use crate::reach::address::Allowed;
+use crate::reach::http::Target;
 
 /// Bytes of an answer that are read.
 const ANSWER: usize = 4096;
@@ -55,49 +52,17 @@ pub enum WebhookFormat {
     Ocsf,
 }
 
-struct Target {
-    secure: bool,
-    host: String,
-    port: u16,
-    path: String,
-    authority: String,
-}
-
 impl WebhookConfig {
     pub(super) fn check(&self, secret: Option<&str>, allowed: &Allowed) -> Result<(), String> {
         authority_check(self.authority.as_deref())?;
-        let target = target(&self.url)?;
-        if !target.secure && !allowed.loopback {
+        let target = Target::of(&self.url).map_err(|what| format!("url: {what}"))?;
+        if !target.is_secure() && !allowed.loopback {
             return Err("url: https://…; http:// is for loopback, when the config file says \
                         notify.allow_loopback"
                 .to_owned());
         }
         key(secret.ok_or("secret: a webhook needs a key to sign with")?).map(|_| ())
     }
-}
-
-fn target(url: &str) -> Result<Target, String> {
-    let error = || "url: https://HOST[:PORT]/PATH, without user, password and fragment".to_owned();
-    if url.len() > 2048 || url.contains('#') {
-        return Err(error());
-    }
-    let uri: Uri = url.parse().map_err(|_| error())?;
-    let secure = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err(error()),
-    };
-    let authority = uri.authority().ok_or_else(error)?;
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return Err(error());
-    }
-    Ok(Target {
-        secure,
-        host: authority.host().to_owned(),
-        port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }),
-        path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-        authority: authority.as_str().to_owned(),
-    })
 }
 
 fn key(secret: &str) -> Result<Vec<u8>, String> {
@@ -130,38 +95,21 @@ pub(super) async fn send(
     allowed: &Allowed,
     message: &Message,
 ) -> Result<String, SendError> {
-    let target = target(&config.url).map_err(SendError::never)?;
+    let target = Target::of(&config.url).map_err(SendError::never)?;
     let key = key(secret.unwrap_or_default()).map_err(SendError::never)?;
     let body = body(config.format, message);
-    let request = request(&target, &key, message, body)?;
-    let stream = connect(&target.host, target.port, allowed).await?;
-    let loopback = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
-    if target.secure {
-        let stream = tls::secure(stream, &target.host, config.authority.as_deref()).await?;
-        exchange(TokioIo::new(stream), request).await
-    } else if loopback {
-        exchange(TokioIo::new(stream), request).await
-    } else {
-        Err(SendError::never("http:// to loopback only".to_owned()))
-    }
+    let request = request(&key, message, body)?;
+    answer(&target.call(request, config.authority.as_deref(), allowed, ANSWER).await?)
 }
 
-fn request(
-    target: &Target,
-    key: &[u8],
-    message: &Message,
-    body: String,
-) -> Result<Request<Full<Bytes>>, SendError> {
+fn request(key: &[u8], message: &Message, body: String) -> Result<Request<Full<Bytes>>, SendError> {
     let id = message.id.to_string();
     // Of this attempt: receivers refuse old ones.
     let time_s = crate::app::now_ms().div_euclid(1000);
     let signature = signature(key, &id, time_s, body.as_bytes())?;
     Request::builder()
         .method(Method::POST)
-        .uri(&target.path)
-        .header(HOST, &target.authority)
         .header(CONTENT_TYPE, "application/json")
-        .header(USER_AGENT, concat!("Holdfast/", env!("CARGO_PKG_VERSION")))
         .header("webhook-id", id)
         .header("webhook-timestamp", time_s)
         .header("webhook-signature", signature)
@@ -169,38 +117,9 @@ fn request(
         .map_err(|error| SendError::never(format!("make a request: {error}")))
 }
 
-async fn exchange<T>(stream: T, request: Request<Full<Bytes>>) -> Result<String, SendError>
-where
-    T: Read + Write + Unpin + Send + 'static,
-{
-    let failed = |error: hyper::Error| SendError::later(format!("HTTP: {error}"));
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(64 << 10)
-        .max_headers(64)
-        .handshake(stream)
-        .await
-        .map_err(failed)?;
-    // The connection lives as long as the answer is read, and no longer than an attempt.
-    let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(connection);
-    let response = sender.send_request(request).await.map_err(failed)?;
-    answer(response).await
-}
-
-async fn answer(response: Response<Incoming>) -> Result<String, SendError> {
+fn answer(response: &Response<Vec<u8>>) -> Result<String, SendError> {
     let status = response.status();
-    let mut body = response.into_body();
-    let mut bytes = Vec::new();
-    while bytes.len() < ANSWER {
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                let data = frame.into_data().unwrap_or_default();
-                bytes.extend_from_slice(&data[..data.len().min(ANSWER - bytes.len())]);
-            }
-            Some(Err(_)) | None => break,
-        }
-    }
-    let said = format!("{status} {}", String::from_utf8_lossy(&bytes));
+    let said = format!("{status} {}", String::from_utf8_lossy(response.body()));
     let said = said.trim().to_owned();
     if status.is_success() {
         return Ok(said);

@@ -21,6 +21,7 @@ pub mod backup;
 pub mod deliveries;
 pub mod events;
 pub mod hosts;
+pub mod identities;
 pub mod index;
 pub mod notifications;
 pub mod notify;
@@ -204,12 +205,14 @@ impl Store {
         let schema = include_str!("../../migrations/0001_schema.sql");
         let notifications = include_str!("../../migrations/0003_notifications.sql");
         let second_factor = include_str!("../../migrations/0004_second_factor.sql");
+        let identities = include_str!("../../migrations/0007_identities.sql");
         let simple = MigrationType::Simple;
         let migrator = Migrator::with_migrations(vec![
             Migration::new(1, "schema".into(), simple, schema.into_sql_str(), false),
             Migration::new(2, name.into(), simple, events.into_sql_str(), false),
             Migration::new(3, "notifications".into(), simple, notifications.into_sql_str(), false),
             Migration::new(4, "second factor".into(), simple, second_factor.into_sql_str(), false),
+            Migration::new(7, "identities".into(), simple, identities.into_sql_str(), false),
         ]);
         let mut connection = self.writer.acquire().await.map_err(failed("migrate"))?;
         migrator.run_direct(None, &mut *connection, false).await.map_err(|error| {

@@ -9,6 +9,7 @@ mod cluster;
 mod events;
 mod hosts;
 mod notifications;
+mod oidc;
 mod openapi;
 mod schema;
 mod search;

@@ -12,7 +12,7 @@ use holdfast_common::link::{Capability, CapabilityState, Heartbeat, HostFacts, O
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 use holdfast_common::verdict::{Decision, Disposition, Engine, Hashes, ScanType, Signature};
 use holdfast_manager::app::{Admitted, App, Keep, NewToken, Retention, Settings, now_ms};
-use holdfast_manager::notify::address::Allowed;
+use holdfast_manager::reach::address::Allowed;
 use holdfast_manager::store::Place;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -127,6 +127,7 @@ pub fn settings(place: Place, data_dir: PathBuf) -> Settings {
         retention,
         max_files: 64 << 20,
         notify: Allowed { loopback: true, addresses: Vec::new() },
+        providers: Vec::new(),
     }
 }
 

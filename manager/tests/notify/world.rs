@@ -15,8 +15,8 @@ use holdfast_common::verdict::{Decision, Disposition, Engine, Hashes, ScanType, 
 use holdfast_manager::app::{
     App, ChannelState, Keep, NewChannel, NewToken, Retention, Settings, now_ms,
 };
-use holdfast_manager::notify::address::Allowed;
 use holdfast_manager::notify::{ChannelConfig, EmailConfig};
+use holdfast_manager::reach::address::Allowed;
 use holdfast_manager::store::Place;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -64,6 +64,7 @@ pub async fn app(folder: &Path) -> App {
         retention: Retention { default: keep, kinds: BTreeMap::new(), file_days: 30 },
         max_files: 1 << 20,
         notify: Allowed { loopback: true, addresses: Vec::new() },
+        providers: Vec::new(),
     };
     App::start(settings).await.expect("start")
 }

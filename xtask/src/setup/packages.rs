@@ -194,6 +194,12 @@ pub(crate) const PACKAGES: &[Package] = &[
         "the mail server that the manager's tests send alerts to",
     ),
     Package::new(
+        "faketime",
+        Need::Test,
+        Proof::Program("faketime"),
+        "sets the clock of a manager under test, and of nobody else",
+    ),
+    Package::new(
         "e2fsprogs",
         Need::Run,
         Proof::Program("mkfs.ext4"),

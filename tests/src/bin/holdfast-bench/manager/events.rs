@@ -19,9 +19,9 @@ use super::content::Telemetry;
 use super::count::{Count, Database};
 use super::fleet::{Stream, Target, message};
 use super::now_ms;
-use super::postgres::Cluster;
 use super::serve::{Served, Setting};
 use crate::figures::{Figures, median};
+use holdfast_tests::postgres::Cluster;
 
 /// Agents that send.
 const AGENTS: usize = 16;

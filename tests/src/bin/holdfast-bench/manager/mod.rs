@@ -10,7 +10,6 @@ mod content;
 mod count;
 mod events;
 mod fleet;
-mod postgres;
 mod respond;
 mod rest;
 mod search;

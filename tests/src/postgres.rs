@@ -1,4 +1,4 @@
-//! A PostgreSQL of the bench's own, from the distribution's binaries and with its defaults: every
+//! A PostgreSQL of a test's or bench's own, from the distribution's binaries and with its defaults: every
 //! commit is flushed. A Unix socket in a folder of its own, no network, an unprivileged user; it
 //! ends with the [`Cluster`].
 
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::until;
 use anyhow::{Context, Result, ensure};
-use holdfast_tests::until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -29,7 +29,7 @@ impl Cluster {
     pub fn start() -> Result<Self> {
         let bin = newest_bin()?;
         // A socket's path is short.
-        let folder = tempfile::Builder::new().prefix("holdfast-bench-pg-").tempdir_in("/tmp")?;
+        let folder = tempfile::Builder::new().prefix("holdfast-tests-pg-").tempdir_in("/tmp")?;
         run(Command::new("chown").arg("postgres").arg(folder.path()))?;
         let data = folder.path().join("data");
         run(as_postgres(&bin.join("initdb"))
