@@ -70,7 +70,9 @@ impl Manager {
     /// # Errors
     /// When it does not start.
     pub fn with_environment(environment: Vec<(&'static str, String)>) -> Result<Self> {
-        Self { environment, ..Self::https(90 * 86_400)? }.begun()
+        let mut manager = Self::https(90 * 86_400)?;
+        manager.environment = environment;
+        manager.begun()
     }
 
     /// On loopback ports and a PostgreSQL.
@@ -78,7 +80,9 @@ impl Manager {
     /// # Errors
     /// When it does not start.
     pub fn on_database(url: &str) -> Result<Self> {
-        Self { database: Some(url.to_owned()), ..Self::https(90 * 86_400)? }.begun()
+        let mut manager = Self::https(90 * 86_400)?;
+        manager.database = Some(url.to_owned());
+        manager.begun()
     }
 
     /// Another one on the same database and data folder.

@@ -78,6 +78,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("PATCH", "/api/v1/alerts/{id}", RESPOND),
     row("GET", "/api/v1/alerts/{id}/events", LOOK),
     row("POST", "/api/v1/alerts/{id}/notes", RESPOND),
+    row("GET", "/api/v1/quarantine", LOOK),
+    row("GET", "/api/v1/quarantine/{host}/{item}", LOOK),
     row("GET", "/api/v1/tasks", LOOK),
     row("POST", "/api/v1/tasks", RESPOND),
     row("GET", "/api/v1/tasks/{id}", LOOK),

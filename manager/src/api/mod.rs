@@ -36,6 +36,7 @@ mod metrics;
 mod notifications;
 mod oidc;
 pub mod problem;
+mod quarantine;
 pub mod serve;
 mod session;
 mod status;
@@ -97,6 +98,8 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(alerts::alert_get, alerts::alert_edit))
         .routes(routes!(alerts::alert_events))
         .routes(routes!(alerts::alert_note))
+        .routes(routes!(quarantine::item_list))
+        .routes(routes!(quarantine::item_get))
         .routes(routes!(tasks::task_list, tasks::task_file))
         .routes(routes!(tasks::task_get))
         .routes(routes!(tasks::task_cancel))

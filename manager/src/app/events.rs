@@ -10,9 +10,8 @@ use uuid::Uuid;
 
 use super::health::Reason;
 use super::writer::{Detected, Write};
-use super::{Admitted, App, AppError, StoreError, detection, health, now_ms};
+use super::{Admitted, App, AppError, StoreError, detection, health, now_ms, quarantine};
 use crate::query::Expr;
-use crate::store::alerts::Raise;
 use crate::store::events::NewEvent;
 use crate::store::index::Indexed;
 use crate::store::retention::KindTotal;
@@ -56,7 +55,7 @@ impl App {
         let mut refused = 0;
         for bytes in &events {
             match event_read(bytes, host.number, host.id, &host.name, now_ms) {
-                Some((event, raise)) => detected.push(Detected { event, raise }),
+                Some(read) => detected.push(read),
                 None => refused += 1,
             }
         }
@@ -164,7 +163,7 @@ fn event_read(
     host_id: Uuid,
     host_name: &str,
     received_ms: i64,
-) -> Option<(NewEvent, Option<Raise>)> {
+) -> Option<Detected> {
     let body = std::str::from_utf8(bytes).ok().filter(|body| body.len() <= LARGEST)?;
     let envelope: Envelope = serde_json::from_str(body).ok()?;
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -174,10 +173,11 @@ fn event_read(
     let mut indexed = Indexed::envelope(envelope.id, &envelope.kind, host_id, host_name);
     // A newer agent's kind is kept and found by its envelope.
     let event = event_parse(&envelope, body);
-    let mut raise = None;
+    let (mut raise, mut item) = (None, None);
     if let Some(event) = &event {
         indexed = indexed.with_event(event);
         raise = detection::raise(event, host, body);
+        item = quarantine::item_news(event, host);
     }
     let event = NewEvent {
         host,
@@ -188,7 +188,7 @@ fn event_read(
         body: body.to_owned(),
         indexed,
     };
-    Some((event, raise))
+    Some(Detected { event, raise, item })
 }
 
 #[cfg(test)]

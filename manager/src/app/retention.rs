@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{App, StoreError, now_ms};
 use crate::store::events::numbers;
+use crate::store::quarantine::items_forget;
 use crate::store::retention::{DAY_MS, events_remove, partitions_drop, partitions_make};
 
 /// Between two rounds.
@@ -90,6 +91,11 @@ impl App {
                 }
             }
         }
+        let malware = retention.kinds.get("malware").copied().unwrap_or(retention.default);
+        let mut tx = self.store().begin().await?;
+        let age_ms = i64::from(malware.days) * DAY_MS;
+        items_forget(&mut tx, now_ms.saturating_sub(age_ms)).await?;
+        tx.commit().await?;
         let oldest = now_ms.div_euclid(DAY_MS) - i64::from(longest) - 1;
         let mut tx = self.store().begin().await?;
         partitions_drop(&mut tx, oldest.min(now_ms.div_euclid(DAY_MS) - BEHIND)).await?;

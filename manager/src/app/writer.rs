@@ -21,6 +21,7 @@ use super::{Admitted, App, StoreError, now_ms, reconcile};
 use crate::store::alerts::{Raise, alert_event_link, alert_raise};
 use crate::store::events::{NewEvent, events_insert};
 use crate::store::hosts::{events_refused_add, hosts_seen};
+use crate::store::quarantine::{ItemNews, item_note};
 use crate::store::retention::{DAY_MS, totals_add};
 use crate::store::{Backend, Tx};
 
@@ -37,11 +38,12 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Attempts when databases stand in each other's way.
 const ATTEMPTS: usize = 3;
 
-/// An event and what it raises.
+/// An event, what it raises, and what it tells of a quarantine.
 #[derive(Debug, Clone)]
 pub(super) struct Detected {
     pub(super) event: NewEvent,
     pub(super) raise: Option<Raise>,
+    pub(super) item: Option<ItemNews>,
 }
 
 /// What is to be written.
@@ -213,12 +215,12 @@ async fn once_write(app: &App, writes: &[&Write]) -> Result<Done, StoreError> {
     let mut done = Done::default();
     let mut tx = app.store().begin().await?;
     let mut events = Vec::new();
-    let mut raises = Vec::new();
+    let mut told = Vec::new();
     for write in writes {
         if let Write::Events { host, detected, refused } = write {
             for one in detected {
                 events.push(one.event.clone());
-                raises.push(one.raise.as_ref());
+                told.push((one.raise.as_ref(), one.item.as_ref()));
             }
             if *refused > 0 {
                 events_refused_add(&mut tx, *host, *refused).await?;
@@ -226,7 +228,7 @@ async fn once_write(app: &App, writes: &[&Write]) -> Result<Done, StoreError> {
             }
         }
     }
-    events_write(app, &mut tx, &events, &raises, now_ms, &mut done).await?;
+    events_write(app, &mut tx, &events, &told, now_ms, &mut done).await?;
     heartbeats_write(&mut tx, writes, now_ms, &mut done).await?;
     seen_write(app, &mut tx, writes, now_ms, &mut done).await?;
     let changes: Vec<Change> = done.changes.iter().copied().collect();
@@ -289,7 +291,7 @@ async fn events_write(
     app: &App,
     tx: &mut Tx,
     events: &[NewEvent],
-    raises: &[Option<&Raise>],
+    told: &[(Option<&Raise>, Option<&ItemNews>)],
     now_ms: i64,
     done: &mut Done,
 ) -> Result<(), StoreError> {
@@ -297,7 +299,8 @@ async fn events_write(
     // In one order everywhere, so that two managers never wait for each other.
     let mut totals: BTreeMap<(i64, &str), (i64, i64)> = BTreeMap::new();
     let mut groups: BTreeMap<&[u8], (Raise, Vec<i64>)> = BTreeMap::new();
-    for ((event, raise), place) in events.iter().zip(raises).zip(&placed) {
+    let mut items = Vec::new();
+    for ((event, (raise, item)), place) in events.iter().zip(told).zip(&placed) {
         if !place.new {
             done.doubled += 1;
             continue;
@@ -307,6 +310,7 @@ async fn events_write(
         let total = totals.entry((day, &event.kind)).or_default();
         total.0 += 1;
         total.1 += i64::try_from(event.body.len()).unwrap_or(i64::MAX);
+        items.extend(item.map(|news| (news, place.number)));
         let Some(raise) = raise else { continue };
         done.detections += 1;
         match groups.get_mut(raise.group_key.as_slice()) {
@@ -327,6 +331,10 @@ async fn events_write(
     }
     for ((day, kind), (count, bytes)) in totals {
         totals_add(tx, day, kind, app.0.instance, count, bytes).await?;
+    }
+    items.sort_by_key(|(news, _)| (news.host, news.item));
+    for (news, number) in items {
+        item_note(tx, news, number, now_ms).await?;
     }
     for (raise, numbers) in groups.into_values() {
         let alert = alert_raise(tx, &raise, now_ms).await?;

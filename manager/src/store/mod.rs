@@ -25,6 +25,7 @@ pub mod identities;
 pub mod index;
 pub mod notifications;
 pub mod notify;
+pub mod quarantine;
 pub mod retention;
 pub mod search;
 pub mod second_factors;
@@ -206,6 +207,7 @@ impl Store {
         let notifications = include_str!("../../migrations/0003_notifications.sql");
         let second_factor = include_str!("../../migrations/0004_second_factor.sql");
         let identities = include_str!("../../migrations/0007_identities.sql");
+        let quarantine = include_str!("../../migrations/0008_quarantine.sql");
         let simple = MigrationType::Simple;
         let migrator = Migrator::with_migrations(vec![
             Migration::new(1, "schema".into(), simple, schema.into_sql_str(), false),
@@ -213,6 +215,7 @@ impl Store {
             Migration::new(3, "notifications".into(), simple, notifications.into_sql_str(), false),
             Migration::new(4, "second factor".into(), simple, second_factor.into_sql_str(), false),
             Migration::new(7, "identities".into(), simple, identities.into_sql_str(), false),
+            Migration::new(8, "quarantine".into(), simple, quarantine.into_sql_str(), false),
         ]);
         let mut connection = self.writer.acquire().await.map_err(failed("migrate"))?;
         migrator.run_direct(None, &mut *connection, false).await.map_err(|error| {

@@ -11,6 +11,7 @@ mod hosts;
 mod notifications;
 mod oidc;
 mod openapi;
+mod quarantine;
 mod schema;
 mod search;
 mod serve;
