@@ -83,7 +83,8 @@ await run(async (page) => {
 
   await page.goto(BASE);
   await page.getByText("Needs a person now").waitFor();
-  await page.getByText(name).first().waitFor();
+  await page.getByText("Latest response tasks").waitFor();
+  await page.getByRole("link", { name: /List processes/ }).first().waitFor();
   await shots(page, "overview");
 
   // Every filter stands in the address, and leads back.
@@ -102,6 +103,7 @@ await run(async (page) => {
 
   // The manager goes and comes back.
   await page.goto(`${BASE}/alerts`);
+  await page.getByRole("row").filter({ hasText: name }).first().waitFor();
   page.expected = [/ERR_/, /Failed to load resource/, /EventSource/];
   await ask("stop");
   await page.getByText("Connection lost").waitFor();
@@ -123,7 +125,8 @@ await run(async (page) => {
   await page.getByLabel("New password again").fill(password);
   await page.getByRole("button", { name: "Change and go on" }).click();
   await page.getByText("Needs a person now").waitFor();
-  await page.getByText(name).first().click();
+  await page.goto(`${BASE}/alerts`);
+  await page.getByRole("row").filter({ hasText: name }).first().click();
   await page.getByText("What happened").waitFor();
   for (const button of ["Take", "Resolve", "Isolate", "Collect file"])
     check((await page.getByRole("button", { name: button }).count()) === 0, `no ${button} for a viewer`);

@@ -25,6 +25,8 @@ export const useSession = () =>
       }
     },
     staleTime: Infinity,
+    // A manager that is away when the page begins is asked until it is there.
+    refetchInterval: (one) => (one.state.status === "error" ? 3_000 : false),
   });
 
 export const useOverview = (params: Params) =>

@@ -9,15 +9,17 @@ interface Props {
   /** Characters that are shown at first. */
   most?: number;
   mono?: boolean;
+  /** Of several lines. */
+  lines?: boolean;
 }
 
-export function Plain({ text, most = 400, mono = false }: Props) {
+export function Plain({ text, most = 400, mono = false, lines = false }: Props) {
   const { t } = useTranslation();
   const [whole, setWhole] = useState(false);
   const shown = whole ? text : cut(text, most);
   return (
     <bdi className={mono ? "plain mono" : "plain"}>
-      {pieces(shown).map((piece, index) =>
+      {pieces(shown, lines).map((piece, index) =>
         piece.odd ? (
           <span key={index} className="odd" title={t("text.odd")}>
             {piece.text}

@@ -18,6 +18,8 @@ describe("text of others", () => {
       { text: "b", odd: false },
     ]);
     expect(pieces("")).toEqual([]);
+    expect(pieces("a\nb")).toHaveLength(3);
+    expect(pieces("a\n\tb", true)).toEqual([{ text: "a\n\tb", odd: false }]);
   });
   it("cuts at a character", () => {
     expect(cut("🛡🛡🛡", 3)).toBe("🛡");

@@ -16,11 +16,12 @@ const written = (character: string) => `\\u{${(character.codePointAt(0) ?? 0).to
 /** The same text with what is not seen written out. */
 export const visible = (text: string) => text.replace(ODD, written);
 
-/** As [`visible`], in pieces, so that what was written out can be marked. */
-export function pieces(text: string): Piece[] {
+/** As [`visible`], in pieces, so that what was written out can be marked; lines stay lines where wanted. */
+export function pieces(text: string, lines = false): Piece[] {
   const found: Piece[] = [];
   let from = 0;
   for (const match of text.matchAll(ODD)) {
+    if (lines && (match[0] === "\n" || match[0] === "\t")) continue;
     if (match.index > from) found.push({ text: text.slice(from, match.index), odd: false });
     found.push({ text: written(match[0]), odd: true });
     from = match.index + match[0].length;

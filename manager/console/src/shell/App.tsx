@@ -140,13 +140,11 @@ function Links() {
 function Person({ session, help }: { session: Session; help: () => void }) {
   const { t, i18n } = useTranslation();
   const { colorScheme, setColorScheme } = useMantineColorScheme();
-  const client = useQueryClient();
   const reason = useReason();
   const out = async () => {
     try {
       await remove("/api/v1/session");
-      client.clear();
-      client.setQueryData(["session"], null);
+      signedOut.dispatchEvent(new Event("signedout"));
     } catch (error) {
       notifications.show({ color: "red", message: reason(error) });
     }

@@ -88,7 +88,7 @@ function Detail({ detail }: { detail: AlertDetail }) {
           {alert.evidence?.advice && (
             <Card title={t("alert.advice")}>
               <p className="text">
-                <Plain text={alert.evidence.advice} most={1500} />
+                <Plain text={alert.evidence.advice} most={1500} lines />
               </p>
             </Card>
           )}
@@ -234,7 +234,7 @@ function Story({ detail }: { detail: AlertDetail }) {
               <small>
                 <Plain text={line.who} most={60} />
               </small>
-              <Plain text={line.text} most={300} />
+              <Plain text={line.text} most={300} lines={line.key.startsWith("n")} />
             </div>
           </li>
         ))}

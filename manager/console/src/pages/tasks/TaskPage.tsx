@@ -84,7 +84,7 @@ function Detail({ task }: { task: Task }) {
           <p className="sentence">{task.observed ? <Plain text={task.observed} most={1000} /> : t("task.waiting")}</p>
           {task.result !== null && task.result !== undefined && (
             <pre className="result">
-              <Plain text={JSON.stringify(task.result, null, 2)} most={6000} mono />
+              <Plain text={JSON.stringify(task.result, null, 2)} most={6000} mono lines />
             </pre>
           )}
         </Card>
