@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 64 wrong usage, 78 wrong config.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use holdfast_manager::api;
 use holdfast_manager::api::serve::Identity;
-use holdfast_manager::app::{App, NewToken, Settings, audit_verify};
+use holdfast_manager::app::{App, Entrance, NewToken, Settings, audit_verify};
 use holdfast_manager::backup;
 use holdfast_manager::config::{Config, ConfigError};
 use holdfast_manager::link::{Link, ServerCertificate};
@@ -194,6 +194,7 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     }
     let link = Link::bind(config.link_config(), app.clone()).await.context("begin the link")?;
     let fingerprint = link.authority().fingerprint();
+    app.entrance_tell(entrance(config, link.address().port(), fingerprint.to_string()));
     println!("agents enroll at {} with the fingerprint {fingerprint}", link.address());
     let bound = api::serve::bind(&api_place(config, &link)?).await?;
     listening(config, bound.address());
@@ -215,6 +216,15 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     serving.await.context("serve")?;
     app.stop().await;
     Ok(())
+}
+
+/// Where hosts enroll, by each name of the manager; without names by the address.
+fn entrance(config: &Config, port: u16, fingerprint: String) -> Entrance {
+    let url = |name: &String| match name.parse::<Ipv6Addr>() {
+        Ok(_) => format!("https://[{name}]:{port}"),
+        Err(_) => format!("https://{name}:{port}"),
+    };
+    Entrance { urls: config.link.names.iter().map(url).collect(), fingerprint }
 }
 
 fn listening(config: &Config, address: Option<SocketAddr>) {

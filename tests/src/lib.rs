@@ -3,6 +3,7 @@
 //! No product code, and nothing that touches the machine's own file systems.
 
 pub mod agent;
+pub mod browser;
 pub mod compat;
 pub mod deeds;
 pub mod lab;

@@ -1,12 +1,12 @@
-//! The two builds: the eBPF object, then the workspace that embeds it.
+//! The three builds: the eBPF objects and the console, then the workspace that embeds them.
 //!
-//! The order is the invariant: cargo never sees a missing object. Installs nothing.
+//! The order is the invariant: cargo never sees a missing object or page. Installs nothing.
 
 use std::path::Path;
 
 use anyhow::Context;
 
-use crate::{ebpf, shell};
+use crate::{console as page, ebpf, shell};
 
 /// The eBPF objects.
 pub(crate) fn object(root: &Path) -> anyhow::Result<()> {
@@ -15,8 +15,16 @@ pub(crate) fn object(root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The manager's web page.
+pub(crate) fn console(root: &Path) -> anyhow::Result<()> {
+    let folder = page::build(root).context("build the console")?;
+    eprintln!("console: {}", folder.display());
+    Ok(())
+}
+
 /// Everything that is shipped, in target/release.
 pub(crate) fn all(root: &Path) -> anyhow::Result<()> {
     object(root)?;
+    console(root)?;
     shell::run(shell::cargo(root).args(["build", "--release", "--workspace", "--locked"]))
 }

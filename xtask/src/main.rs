@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod check;
+mod console;
 mod ebpf;
 mod run;
 mod setup;
@@ -38,6 +39,8 @@ enum Command {
     Setup,
     /// Build the eBPF object alone.
     Ebpf,
+    /// Build the manager's web page alone.
+    Console,
     /// Build holdfastd, holdfast and holdfast-scan into target/release.
     Build,
     /// Format, lints, house rules and licences.
@@ -76,40 +79,46 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
     let root = shell::root();
     let consent = setup::Consent::new(cli.yes);
     match cli.command {
-        Command::Setup => {
-            setup::ensure(&root, &[Need::Build, Need::Check, Need::Test, Need::Run], consent)
-        }
+        Command::Setup => setup::ensure(
+            &root,
+            &[Need::Build, Need::Console, Need::Check, Need::Test, Need::Run],
+            consent,
+        ),
         Command::Ebpf => {
             setup::ensure(&root, &[Need::Build], consent)?;
             build::object(&root)
         }
+        Command::Console => {
+            setup::ensure(&root, &[Need::Console], consent)?;
+            build::console(&root)
+        }
         Command::Build => {
-            setup::ensure(&root, &[Need::Build], consent)?;
+            setup::ensure(&root, &[Need::Build, Need::Console], consent)?;
             build::all(&root)
         }
         Command::Check => {
-            setup::ensure(&root, &[Need::Build, Need::Check], consent)?;
+            setup::ensure(&root, &[Need::Build, Need::Console, Need::Check], consent)?;
             check::all(&root)
         }
         Command::Test(options) => {
-            setup::ensure(&root, &[Need::Build, Need::Test, Need::Run], consent)?;
+            setup::ensure(&root, &[Need::Build, Need::Console, Need::Test, Need::Run], consent)?;
             build::all(&root)?;
             test::all(&root, &options)
         }
         Command::Run(options) => {
             if !options.inside_sudo() {
-                setup::ensure(&root, &[Need::Build, Need::Run], consent)?;
+                setup::ensure(&root, &[Need::Build, Need::Console, Need::Run], consent)?;
                 build::all(&root)?;
             }
             run::foreground(&root, &options)
         }
         Command::Vm(options) => {
-            setup::ensure(&root, &[Need::Build, Need::Test, Need::Run], consent)?;
+            setup::ensure(&root, &[Need::Build, Need::Console, Need::Test, Need::Run], consent)?;
             build::all(&root)?;
             vm::alone(&root, &options)
         }
         Command::Bench(options) => {
-            setup::ensure(&root, &[Need::Build, Need::Test], consent)?;
+            setup::ensure(&root, &[Need::Build, Need::Console, Need::Test], consent)?;
             build::all(&root)?;
             bench::run(&root, &options)
         }

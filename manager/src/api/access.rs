@@ -68,6 +68,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("POST", "/api/v1/session/totp/confirm", Need::Person),
     row("POST", "/api/v1/session/totp/remove", Need::Person),
     row("POST", "/api/v1/session/totp/recovery-codes", Need::Person),
+    row("GET", "/api/v1/overview", LOOK),
     row("GET", "/api/v1/hosts", LOOK),
     row("GET", "/api/v1/hosts/{id}", LOOK),
     row("POST", "/api/v1/hosts/{id}/revoke", ADMIN),
@@ -106,11 +107,19 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("GET", "/api/v1/findings", LOOK),
 ];
 
+/// Every address that nothing else has.
+pub(super) const ANY: &str = "/{*path}";
+
+/// The web page, which shows nothing but what the API lets its reader see. No part of the API, and
+/// so of its description.
+pub const PAGES: &[Endpoint] = &[row("GET", "/", Need::Nothing), row("GET", ANY, Need::Nothing)];
+
 /// What an endpoint needs; nothing when the table does not name it.
 #[must_use]
 pub fn need(method: &Method, path: &str) -> Option<Need> {
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
-    ENDPOINTS.iter().find(|row| row.method == method && row.path == path).map(|row| row.need)
+    let mut rows = ENDPOINTS.iter().chain(PAGES);
+    rows.find(|row| row.method == method && row.path == path).map(|row| row.need)
 }
 
 /// Whether a caller may; pure.
@@ -155,6 +164,9 @@ pub(super) async fn gate(
     api.limits.request(super::limits::peer(request.extensions()))?;
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let Some(need) = need(request.method(), path) else {
+        if path == ANY {
+            return Err(super::no_route().await);
+        }
         return Err(Problem::new(StatusCode::FORBIDDEN, "nobody may call this"));
     };
     let caller = match secret(request.headers()) {

@@ -127,10 +127,14 @@ impl AlertDetailView {
 #[into_params(parameter_in = Query)]
 #[serde(default)]
 pub(super) struct AlertParams {
-    /// new, in_progress or resolved.
+    /// new, in_progress or resolved; open for the first two.
     state: String,
     /// malware, model, tampering, gap, isolation, health or notification.
     kind: String,
+    /// informational, low, medium, high or critical.
+    level: String,
+    /// What title, cause or host's name holds.
+    text: String,
     host: Option<Uuid>,
 }
 
@@ -168,6 +172,8 @@ pub(super) async fn alert_list(
     let filter = AlertFilter {
         state: params.state,
         kind: params.kind,
+        level: params.level,
+        text: params.text,
         host: params.host,
         from_ms,
         until_ms,

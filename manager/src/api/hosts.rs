@@ -47,16 +47,68 @@ pub(super) struct HostView {
     cloned_ms: Option<i64>,
     /// What it sent and was no event.
     events_refused: i64,
+    /// The agent's version, as of its last heartbeat, like the rest of these.
+    version: Option<String>,
+    /// Cut off from the network.
+    isolated: Option<bool>,
+    /// When its protection was last seen to work as a whole.
+    proven_ms: Option<i64>,
+    /// When its rules were loaded, and which they are.
+    bundle_ms: Option<i64>,
+    bundle: Option<String>,
+    /// Files in quarantine.
+    quarantined: Option<i64>,
     /// Its last heartbeat; with one host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     heartbeat: Option<Value>,
 }
 
+/// What of a heartbeat stands in a list.
+#[derive(Deserialize)]
+struct Told {
+    status: ToldStatus,
+}
+
+#[derive(Deserialize)]
+struct ToldStatus {
+    version: String,
+    #[serde(default)]
+    isolated: bool,
+    #[serde(default)]
+    proof: ToldProof,
+    bundle: ToldBundle,
+    quarantine: ToldQuarantine,
+}
+
+#[derive(Default, Deserialize)]
+struct ToldProof {
+    last_proven_ms: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct ToldBundle {
+    digest: String,
+    loaded_ms: i64,
+}
+
+#[derive(Deserialize)]
+struct ToldQuarantine {
+    items: i64,
+}
+
 impl HostView {
     fn of(host: Host, whole: bool) -> Self {
         let json = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
+        let told = host.heartbeat.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let told = told.map(|Told { status }| status);
         Self {
+            isolated: told.as_ref().map(|status| status.isolated),
+            proven_ms: told.as_ref().and_then(|status| status.proof.last_proven_ms),
+            bundle_ms: told.as_ref().map(|status| status.bundle.loaded_ms),
+            bundle: told.as_ref().map(|status| status.bundle.digest.clone()),
+            quarantined: told.as_ref().map(|status| status.quarantine.items),
+            version: told.map(|status| status.version),
             id: host.id,
             name: host.name,
             group: host.group,
@@ -83,6 +135,8 @@ impl HostView {
 pub(super) struct HostParams {
     /// new, green or red.
     health: Option<String>,
+    /// What name or group holds.
+    text: String,
 }
 
 /// Why.
@@ -106,7 +160,7 @@ pub(super) async fn host_list(
         return Err(AppError::Invalid("health: new, green or red".to_owned()).into());
     }
     let limit = page.limit()?;
-    let hosts = api.app.host_list(page.cursor()?, health, limit + 1).await?;
+    let hosts = api.app.host_list(page.cursor()?, health, &params.text, limit + 1).await?;
     Ok(Json(Page::of(hosts, limit, |host| host.number, |host| HostView::of(host, false))))
 }
 

@@ -11,6 +11,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -26,6 +27,7 @@ pub mod access;
 mod alerts;
 mod api_tokens;
 mod audit;
+mod console;
 mod describe;
 mod events;
 mod extract;
@@ -35,6 +37,7 @@ mod live;
 mod metrics;
 mod notifications;
 mod oidc;
+mod overview;
 pub mod problem;
 mod quarantine;
 pub mod serve;
@@ -89,6 +92,7 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(totp::totp_remove))
         .routes(routes!(totp::recovery_codes_renew))
         .routes(routes!(totp::totp_reset))
+        .routes(routes!(overview::overview))
         .routes(routes!(hosts::host_list))
         .routes(routes!(hosts::host_get))
         .routes(routes!(hosts::host_revoke))
@@ -144,6 +148,8 @@ pub fn router(app: App) -> Router {
         SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
     };
     router
+        .route("/", get(console::page))
+        .route(access::ANY, get(console::page))
         .route_layer(from_fn_with_state(Arc::clone(&api), access::gate))
         .method_not_allowed_fallback(no_method)
         .fallback(no_route)

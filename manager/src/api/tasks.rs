@@ -87,7 +87,8 @@ impl TaskView {
 #[into_params(parameter_in = Query)]
 #[serde(default)]
 pub(super) struct TaskParams {
-    /// queued, delivered, executed, verified, failed, expired or cancelled.
+    /// queued, delivered, executed, verified, failed, expired or cancelled; open for all that are
+    /// not at their end.
     stage: String,
     host: Option<Uuid>,
     alert: Option<Uuid>,

@@ -14,7 +14,7 @@ use super::Api;
 use super::access::Caller;
 use super::extract::{Body, Id};
 use super::problem::Problem;
-use crate::app::NewToken;
+use crate::app::{Entrance, NewToken};
 use crate::store::tokens::EnrollmentToken;
 
 /// An enrollment token.
@@ -33,11 +33,19 @@ pub(super) struct TokenView {
     /// What the host needs; shown when it is made only.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+    /// Where the host enrolls, one URL for each of the manager's names; with the token only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    urls: Option<Vec<String>>,
+    /// By what the host knows the manager; with the token only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_fingerprint: Option<String>,
 }
 
 impl TokenView {
-    fn of(token: EnrollmentToken, secret: Option<String>) -> Self {
+    fn of(token: EnrollmentToken, secret: Option<String>, entrance: Option<&Entrance>) -> Self {
         Self {
+            urls: entrance.map(|entrance| entrance.urls.clone()),
+            ca_fingerprint: entrance.map(|entrance| entrance.fingerprint.clone()),
             id: token.id,
             group: token.group,
             note: token.note,
@@ -84,7 +92,7 @@ pub(super) async fn token_list(
     State(api): State<Arc<Api>>,
 ) -> Result<Json<Vec<TokenView>>, Problem> {
     let tokens = api.app.token_list().await?;
-    Ok(Json(tokens.into_iter().map(|token| TokenView::of(token, None)).collect()))
+    Ok(Json(tokens.into_iter().map(|token| TokenView::of(token, None, None)).collect()))
 }
 
 /// Make an enrollment token.
@@ -99,7 +107,7 @@ pub(super) async fn token_create(
     let new =
         NewToken { group: body.group, note: body.note, uses: body.uses, valid_s: body.valid_s };
     let (token, secret) = api.app.token_create(new, &who.actor).await?;
-    Ok((StatusCode::CREATED, Json(TokenView::of(token, Some(secret)))))
+    Ok((StatusCode::CREATED, Json(TokenView::of(token, Some(secret), api.app.entrance()))))
 }
 
 /// Take an enrollment token back.

@@ -249,9 +249,10 @@ impl App {
         &self,
         after: Option<i64>,
         health: Option<&str>,
+        text: &str,
         limit: u32,
     ) -> Result<Vec<Host>, AppError> {
-        Ok(self.store().host_list(after.unwrap_or(0), health, limit).await?)
+        Ok(self.store().host_list(after.unwrap_or(0), health, text, limit).await?)
     }
 
     /// How they stand.

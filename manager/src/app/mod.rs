@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{broadcast, mpsc, watch};
@@ -27,6 +27,7 @@ mod health;
 mod hosts;
 mod notifications;
 mod oidc;
+mod overview;
 mod passwords;
 mod quarantine;
 mod reconcile;
@@ -51,12 +52,13 @@ pub use health::Reason;
 pub use hosts::{AdmitError, Admitted, EnrollError};
 pub use notifications::{ChannelState, NewChannel, TestAnswer};
 pub use oidc::{OidcRefusal, RoleRule};
+pub use overview::Overview;
 pub use quarantine::ITEM_STATES;
 pub use retention::{Keep, Retention};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
 pub use tasks::{Filed, NewOrder, TaskOrder, TaskSignal};
-pub use tokens::NewToken;
+pub use tokens::{Entrance, NewToken};
 pub use totp::{TotpOffer, TotpState};
 pub use users::{FirstAdmin, MIN_PASSWORD, Principal, Role, Scope, UserEdit};
 use vault::Vault;
@@ -138,6 +140,7 @@ struct Inner {
     uploads: files::Uploads,
     vault: Vault,
     audit_head: Mutex<i64>,
+    entrance: OnceLock<Entrance>,
     ending: watch::Sender<bool>,
     running: Mutex<Option<JoinSet<()>>>,
 }
@@ -187,6 +190,7 @@ impl App {
             counters: Counters::default(),
             beats: beats::Beats::default(),
             audit_head: Mutex::new(0),
+            entrance: OnceLock::new(),
             ending: watch::channel(false).0,
             running: Mutex::new(None),
         }));

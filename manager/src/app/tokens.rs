@@ -24,7 +24,27 @@ pub struct NewToken {
     pub valid_s: u64,
 }
 
+/// Where hosts enroll, and by what they know this manager.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// `https://NAME:PORT`, one for each name of the manager.
+    pub urls: Vec<String>,
+    /// Of its authority.
+    pub fingerprint: String,
+}
+
 impl App {
+    /// Tells where hosts enroll. The first word counts.
+    pub fn entrance_tell(&self, entrance: Entrance) {
+        let _ = self.0.entrance.set(entrance);
+    }
+
+    /// Where hosts enroll; nothing while nobody listens for them.
+    #[must_use]
+    pub fn entrance(&self) -> Option<&Entrance> {
+        self.0.entrance.get()
+    }
+
     /// Makes an enrollment token. The secret is shown this once.
     ///
     /// # Errors

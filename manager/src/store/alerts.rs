@@ -4,7 +4,7 @@ use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::deliveries::notification_queue;
-use super::events::number_of;
+use super::events::{first_number, number_of};
 use super::{Store, StoreError, Tx, clean, column, failed, id_column, id_column_maybe, id_value};
 
 /// What one or more detections of a group add up to.
@@ -259,8 +259,12 @@ pub async fn alert_note(tx: &mut Tx, alert: i64, note: &Note) -> Result<(), Stor
 /// Which alerts.
 #[derive(Debug, Clone, Default)]
 pub struct AlertFilter {
-    /// Of this state; empty: of any.
+    /// Of this state; `open` for all that are not resolved; empty: of any.
     pub state: String,
+    /// Of this level; empty: of any.
+    pub level: String,
+    /// With this in title, cause or host's name, whatever the case of ASCII letters; empty: any.
+    pub text: String,
     /// Of this kind; empty: of any.
     pub kind: String,
     /// On this host.
@@ -276,6 +280,33 @@ pub struct AlertFilter {
     pub limit: u32,
 }
 
+/// Alerts of one level that were made in one part of a period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertBar {
+    /// Where the part begins, milliseconds since the epoch.
+    pub from_ms: i64,
+    /// The level.
+    pub level: String,
+    /// How many.
+    pub alerts: i64,
+}
+
+/// A pattern for `LIKE … ESCAPE '!'`; empty for no text.
+pub(super) fn contains(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let mut pattern = "%".to_owned();
+    for letter in clean(text).to_ascii_lowercase().chars() {
+        if matches!(letter, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
+}
+
 const SELECT: &str = "SELECT a.*, h.id AS host_id, h.name AS host_name FROM alerts a \
                       JOIN hosts h ON h.number = a.host ";
 
@@ -287,9 +318,13 @@ impl Store {
     pub async fn alert_list(&self, filter: &AlertFilter) -> Result<Vec<Alert>, StoreError> {
         let sql = format!(
             "{SELECT} WHERE a.number < $1 AND a.updated_ms >= $2 AND a.updated_ms < $3 \
-             AND (CAST($4 AS TEXT) = '' OR a.state = $4) \
+             AND (CAST($4 AS TEXT) = '' OR a.state = $4 OR ($4 = 'open' AND a.state <> 'resolved')) \
              AND (CAST($5 AS TEXT) = '' OR a.kind = $5) \
-             AND (CAST($6 AS BIGINT) = 0 OR h.id = $7) ORDER BY a.number DESC LIMIT $8"
+             AND (CAST($6 AS BIGINT) = 0 OR h.id = $7) \
+             AND (CAST($8 AS TEXT) = '' OR a.level = $8) \
+             AND (CAST($9 AS TEXT) = '' OR LOWER(a.title) LIKE $9 ESCAPE '!' \
+             OR LOWER(a.cause) LIKE $9 ESCAPE '!' OR LOWER(h.name) LIKE $9 ESCAPE '!') \
+             ORDER BY a.number DESC LIMIT $10"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(filter.before.unwrap_or(i64::MAX))
@@ -299,6 +334,8 @@ impl Store {
             .bind(filter.kind.clone())
             .bind(i64::from(filter.host.is_some()))
             .bind(id_value(filter.host.unwrap_or_default()))
+            .bind(filter.level.clone())
+            .bind(contains(&filter.text))
             .bind(i64::from(filter.limit))
             .fetch_all(&self.readers)
             .await
@@ -337,6 +374,55 @@ impl Store {
                     time_ms: column(row, "time_ms")?,
                     author: column(row, "author")?,
                     text: column(row, "text")?,
+                })
+            })
+            .collect()
+    }
+
+    /// How many alerts are not resolved, by level.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn alert_open_levels(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT level, COUNT(*) AS open FROM alerts WHERE state IN ('new', 'in_progress') \
+             GROUP BY level",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("count alerts"))?;
+        rows.iter().map(|row| Ok((column(row, "level")?, column(row, "open")?))).collect()
+    }
+
+    /// Alerts that were made in a period, by level and part of it, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn alert_bars(
+        &self,
+        from_ms: i64,
+        until_ms: i64,
+        bar_ms: i64,
+    ) -> Result<Vec<AlertBar>, StoreError> {
+        // An alert's number begins with the time when it was made.
+        let rows = sqlx::query(
+            "SELECT created_ms / $1 AS bar, level, COUNT(*) AS alerts FROM alerts \
+             WHERE number >= $2 AND created_ms >= $3 AND created_ms < $4 \
+             GROUP BY created_ms / $1, level ORDER BY created_ms / $1, level",
+        )
+        .bind(bar_ms)
+        .bind(first_number(from_ms))
+        .bind(from_ms)
+        .bind(until_ms)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("count alerts over time"))?;
+        rows.iter()
+            .map(|row| {
+                Ok(AlertBar {
+                    from_ms: column::<i64>(row, "bar")?.saturating_mul(bar_ms),
+                    level: column(row, "level")?,
+                    alerts: column(row, "alerts")?,
                 })
             })
             .collect()

@@ -69,6 +69,12 @@ pub const fn time_of(number: i64) -> i64 {
     number >> LOW
 }
 
+/// The lowest number of a thing of this time or later.
+#[must_use]
+pub fn first_number(time_ms: i64) -> i64 {
+    time_ms.clamp(0, LAST_MS) << LOW
+}
+
 /// The number where a thing of this time and these bytes is looked for first.
 #[must_use]
 pub fn number_of(time_ms: i64, owner: i64, id: Uuid) -> i64 {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
+use super::alerts::contains;
 use super::{
     Backend, Store, StoreError, Tx, clean, column, failed, id_column, id_column_maybe, id_value,
     places,
@@ -438,14 +439,18 @@ impl Store {
         &self,
         after: i64,
         health: Option<&str>,
+        text: &str,
         limit: u32,
     ) -> Result<Vec<Host>, StoreError> {
         let rows = sqlx::query(sql(
             "FROM hosts h WHERE h.number > $1 AND (CAST($2 AS TEXT) = '' OR h.health = $2) \
-             ORDER BY h.number LIMIT $3",
+             AND (CAST($3 AS TEXT) = '' OR LOWER(h.name) LIKE $3 ESCAPE '!' \
+             OR LOWER(h.group_name) LIKE $3 ESCAPE '!') \
+             ORDER BY h.number LIMIT $4",
         ))
         .bind(after)
         .bind(health.unwrap_or_default().to_owned())
+        .bind(contains(text))
         .bind(i64::from(limit))
         .fetch_all(&self.readers)
         .await

@@ -211,7 +211,7 @@ pub async fn tasks_overdue(tx: &mut Tx, now_ms: i64) -> Result<Vec<Task>, StoreE
 /// Which tasks.
 #[derive(Debug, Clone, Default)]
 pub struct TaskFilter {
-    /// Of this stage; empty: of any.
+    /// Of this stage; `open` for all that are not at their end; empty: of any.
     pub stage: String,
     /// On this host.
     pub host: Option<Uuid>,
@@ -280,7 +280,7 @@ impl Store {
     pub async fn task_list(&self, filter: &TaskFilter) -> Result<Vec<Task>, StoreError> {
         let sql = format!(
             "{SELECT} WHERE t.number < $1 AND t.filed_ms >= $2 AND t.filed_ms < $3 \
-             AND (CAST($4 AS TEXT) = '' OR t.stage = $4) \
+             AND (CAST($4 AS TEXT) = '' OR t.stage = $4 OR ($4 = 'open' AND t.ended_ms IS NULL)) \
              AND (CAST($5 AS BIGINT) = 0 OR h.id = $6) \
              AND (CAST($7 AS BIGINT) = 0 OR t.alert = $8) ORDER BY t.number DESC LIMIT $9"
         );

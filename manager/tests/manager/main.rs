@@ -6,6 +6,7 @@ mod api;
 mod audit;
 mod backup;
 mod cluster;
+mod console;
 mod events;
 mod hosts;
 mod notifications;

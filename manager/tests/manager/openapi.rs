@@ -361,3 +361,12 @@ fn no_value_makes_an_operation_answer_what_the_document_does_not_say() {
         assert!(asked > 30 * CASES && done > asked / 10, "{asked} requests, {done} carried out");
     });
 }
+
+#[test]
+fn the_consoles_types_are_made_from_this_document() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/console/src/api/openapi.json");
+    let kept: Value =
+        serde_json::from_str(&std::fs::read_to_string(path).expect(path)).expect("json");
+    let served = serde_json::to_value(holdfast_manager::api::document()).expect("json");
+    assert!(kept == served, "holdfast-manager openapi > {path}; cargo xtask console");
+}

@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     ("tidy", tidy::check),
     ("licences", licences::check),
     ("ebpf", build::object),
+    ("console", build::console),
     ("clippy", lint),
 ];
 

@@ -58,7 +58,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if entry.file_type()?.is_dir() {
-            if name != "target" && !name.starts_with('.') {
+            if name != "target" && name != "node_modules" && !name.starts_with('.') {
                 rust_files(&entry.path(), found)?;
             }
         } else if name.ends_with(".rs") {
@@ -120,12 +120,21 @@ fn hosts(root: &Path) -> anyhow::Result<Vec<String>> {
             }
         }
     }
+    let lock = "manager/console/package-lock.json";
+    let text = fs::read_to_string(root.join(lock)).with_context(|| format!("read {lock}"))?;
+    for (index, line) in text.lines().enumerate() {
+        // Where packages ask for money, and what they are called, are no sources.
+        if line.trim_start().starts_with("\"resolved\"") {
+            findings.push(format!("{lock}:{}: names a registry", index + 1));
+        }
+    }
     for config in [
         "Cargo.toml",
         ".cargo/config.toml",
         "ebpf/Cargo.toml",
         "ebpf/.cargo/config.toml",
         ".ci/run",
+        "manager/console/.npmrc",
     ] {
         let Ok(text) = fs::read_to_string(root.join(config)) else { continue };
         for (index, line) in text.lines().enumerate() {

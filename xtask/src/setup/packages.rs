@@ -13,6 +13,8 @@ use crate::shell;
 pub(crate) enum Need {
     /// Every build.
     Build,
+    /// The manager's web page, and so the manager.
+    Console,
     /// The checks: no package, but parts of the Rust toolchain.
     Check,
     /// The eBPF object by the distribution's toolchain.
@@ -30,6 +32,8 @@ enum Proof {
     Program(&'static str),
     /// A program whose name differs between the releases.
     OneOf(&'static [&'static str]),
+    /// Node.js, of a version that the console's tools run on.
+    Node,
     /// A file at this place.
     File(&'static str),
     /// Debian's package itself: what it brings has the same place as another's.
@@ -61,6 +65,7 @@ impl Package {
         match self.proof {
             Proof::Program(program) => shell::find(program).is_some(),
             Proof::OneOf(names) => names.iter().any(|name| shell::find(name).is_some()),
+            Proof::Node => node_major() >= Some(NODE),
             Proof::File(file) => Path::new(file).exists(),
             Proof::Dpkg => dpkg_installed(self.name),
             Proof::Entry(folder, prefix) => std::fs::read_dir(folder).is_ok_and(|entries| {
@@ -70,6 +75,15 @@ impl Package {
             }),
         }
     }
+}
+
+/// Oldest Node.js that builds the console: Debian 12's.
+const NODE: u32 = 18;
+
+/// Major version of the Node.js that is here.
+fn node_major() -> Option<u32> {
+    let version = shell::output(Command::new("node").arg("--version")).ok()?;
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 /// Whether dpkg says that a package is installed; no where there is no dpkg.
@@ -122,6 +136,24 @@ pub(crate) const PACKAGES: &[Package] = &[
         Need::Bpf,
         Proof::Entry("/usr/include/c++", "1"),
         "the C++ library that LLVM links to",
+    ),
+    Package::new(
+        "nodejs",
+        Need::Console,
+        Proof::Node,
+        "runs what builds the manager's web page (18 or newer)",
+    ),
+    Package::new(
+        "npm",
+        Need::Console,
+        Proof::Program("npm"),
+        "fetches what that is built with, by the hashes of its lock file",
+    ),
+    Package::new(
+        "chromium",
+        Need::Test,
+        Proof::Program("chromium"),
+        "the browser that the console is tested in",
     ),
     Package::new(
         "qemu-system-x86",

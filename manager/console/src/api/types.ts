@@ -1,0 +1,124 @@
+// The API's things, from its own description, with the parts that it leaves open typed as the agent
+// sends them. Everything in those parts may be missing: older agents send less.
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+
+export interface Page<T> {
+  items: T[];
+  next?: string | null;
+}
+
+export interface ProcessKey {
+  pid: number;
+  start_ns: number;
+}
+
+export interface Process {
+  key?: ProcessKey;
+  exe?: string;
+  comm?: string;
+  args?: string[];
+  user?: string;
+  uid?: number;
+  cwd?: string;
+  container?: string | null;
+  script?: string | null;
+  sha256?: string | null;
+}
+
+/** An event as its host sent it: `kind` says which of these are there. */
+export interface Evidence {
+  kind?: string;
+  time_ms?: number;
+  path?: string;
+  title?: string;
+  sha256?: string;
+  sha1?: string;
+  md5?: string;
+  signature?: { name?: string; engine?: string };
+  scan_type?: string;
+  process?: Process | null;
+  parents?: Process[];
+  decision?: string | null;
+  disposition?: string;
+  quarantine_id?: string | null;
+  reason?: string | null;
+  evidence?: Record<string, string>;
+  advice?: string;
+  response?: string;
+  responded?: string;
+  action?: string;
+  target?: string;
+  file?: { size?: number; uid?: number; gid?: number; mode?: number; modified_ms?: number; changed_ms?: number };
+}
+
+export type Alert = Omit<Schemas["AlertView"], "evidence"> & { evidence: Evidence | null };
+export type Note = Schemas["NoteView"];
+
+export interface Action {
+  action: string;
+  [field: string]: unknown;
+}
+
+export type Task = Omit<Schemas["TaskView"], "action"> & { action: Action };
+
+export interface AlertDetail {
+  alert: Alert;
+  notes: Note[];
+  tasks: Task[];
+}
+
+export interface Reason {
+  name: string;
+  evidence: string;
+}
+
+export interface Capability {
+  name: string;
+  state: "ok" | "red" | "off";
+  evidence: string;
+  time_ms: number;
+}
+
+export interface Facts {
+  host?: string;
+  machine_id?: string;
+  kernel?: string;
+  system?: string;
+  architecture?: string;
+  addresses?: string[];
+  version?: string;
+}
+
+export interface Heartbeat {
+  time_ms?: number;
+  capabilities?: Capability[];
+  status?: {
+    mode?: string;
+    uptime_s?: number;
+    isolated?: boolean;
+    problems?: string[];
+    file_systems?: { path?: string; state?: string }[];
+    bundle?: { path?: string; digest?: string; loaded_ms?: number; hashes?: number; yara_rules?: number; refused?: string | null };
+    quarantine?: { items?: number; bytes?: number };
+    on_access?: Record<string, number>;
+  };
+  outbox?: { events?: number; oldest_s?: number; dropped?: number };
+}
+
+export type Host = Omit<Schemas["HostView"], "facts" | "reasons" | "heartbeat"> & {
+  facts: Facts;
+  reasons: Reason[];
+  heartbeat?: Heartbeat | null;
+};
+
+export type StoredEvent = Omit<Schemas["EventView"], "event"> & { event: Evidence };
+export type Session = Schemas["SessionView"];
+export type Overview = Schemas["OverviewView"];
+export type EnrollmentToken = Schemas["TokenView"];
+
+export const LEVELS = ["critical", "high", "medium", "low", "informational"] as const;
+export const ALERT_KINDS = ["malware", "model", "tampering", "gap", "isolation", "health", "notification"] as const;
+export const RESOLUTIONS = ["true_positive", "false_positive", "ignored", "allowed"] as const;
+export const STAGES = ["queued", "delivered", "executed", "verified", "failed", "expired", "cancelled"] as const;

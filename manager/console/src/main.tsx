@@ -1,0 +1,33 @@
+// The page begins here: providers around the routes, and nothing else.
+import "@mantine/core/styles.css";
+import "@mantine/notifications/styles.css";
+import "./style.css";
+import "./words";
+import { MantineProvider } from "@mantine/core";
+import { Notifications } from "@mantine/notifications";
+import { QueryClientProvider } from "@tanstack/react-query";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { BrowserRouter } from "react-router";
+import { queries } from "./api/queries";
+import { App } from "./shell/App";
+import { theme } from "./theme";
+
+// The server writes a number into each answer; only style sheets that carry it are let in.
+const nonce = document.querySelector('meta[name="csp-nonce"]')?.getAttribute("content") ?? "";
+
+const root = document.getElementById("root");
+if (root) {
+  createRoot(root).render(
+    <StrictMode>
+      <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={() => nonce}>
+        <QueryClientProvider client={queries}>
+          <BrowserRouter>
+            <Notifications position="bottom-right" limit={4} />
+            <App />
+          </BrowserRouter>
+        </QueryClientProvider>
+      </MantineProvider>
+    </StrictMode>,
+  );
+}

@@ -1,0 +1,148 @@
+// Signing in: name and password, the code of a second factor where it is wanted, and the change of a
+// password that must be changed. Why not stands below, with the time to wait where it is locked.
+import { Button, PasswordInput, TextInput } from "@mantine/core";
+import { useQueryClient } from "@tanstack/react-query";
+import { useEffect, useState, type FormEvent, type ReactNode } from "react";
+import { useTranslation } from "react-i18next";
+import { post, Problem, remove } from "../../api/client";
+import { useReason } from "../../parts/Notice";
+
+function Door({ title, lead, send, children }: { title: string; lead: string; send: () => void; children: ReactNode }) {
+  const { t } = useTranslation();
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    send();
+  };
+  return (
+    <main className="door">
+      <form onSubmit={submit} aria-label={title}>
+        <div className="brand">
+          <svg width="30" height="30" viewBox="0 0 32 32" aria-hidden="true">
+            <rect width="32" height="32" rx="7" fill="#1c5d99" />
+            <path d="M9 7v18M23 7v18M9 16h14" stroke="#fff" strokeWidth="4" strokeLinecap="round" />
+          </svg>
+          <span>{t("name")}</span>
+        </div>
+        <h1>{title}</h1>
+        <p className="dim">{lead}</p>
+        {children}
+      </form>
+    </main>
+  );
+}
+
+/** Counts down to zero, once a second. */
+function useWait(): [number, (seconds: number) => void] {
+  const [left, setLeft] = useState(0);
+  useEffect(() => {
+    if (left <= 0) return;
+    const timer = setTimeout(() => setLeft(left - 1), 1_000);
+    return () => clearTimeout(timer);
+  }, [left]);
+  return [left, setLeft];
+}
+
+export function SignIn() {
+  const { t } = useTranslation();
+  const client = useQueryClient();
+  const reason = useReason();
+  const [name, setName] = useState("");
+  const [password, setPassword] = useState("");
+  const [code, setCode] = useState("");
+  const [needsCode, setNeedsCode] = useState(false);
+  const [why, setWhy] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [left, wait] = useWait();
+  const send = async () => {
+    setBusy(true);
+    setWhy("");
+    try {
+      await post("/api/v1/session", needsCode ? { name, password, code: code.trim() } : { name, password });
+      await client.invalidateQueries({ queryKey: ["session"] });
+    } catch (error) {
+      const problem = error instanceof Problem ? error : null;
+      if (problem?.secondFactor && !needsCode) setNeedsCode(true);
+      else if (problem?.status === 401) setWhy(t(needsCode ? "signIn.wrongCode" : "signIn.wrong"));
+      else if (problem?.status === 429) {
+        setWhy(t("signIn.locked"));
+        wait(problem.retryAfter ?? 6);
+      } else setWhy(reason(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <Door title={t("signIn.title")} lead={t(needsCode ? "signIn.leadCode" : "signIn.lead")} send={() => void send()}>
+      {needsCode ? (
+        <TextInput label={t("signIn.code")} description={t("signIn.codeHint")} value={code} autoFocus required
+          autoComplete="one-time-code" onChange={(event) => setCode(event.currentTarget.value)} />
+      ) : (
+        <>
+          <TextInput label={t("signIn.name")} value={name} autoFocus required autoComplete="username"
+            onChange={(event) => setName(event.currentTarget.value)} />
+          <PasswordInput label={t("signIn.password")} value={password} required autoComplete="current-password"
+            onChange={(event) => setPassword(event.currentTarget.value)} />
+        </>
+      )}
+      <p className="why" role="alert">
+        {why} {left > 0 && t("problem.later", { count: left })}
+      </p>
+      <Button type="submit" fullWidth loading={busy} disabled={left > 0}>
+        {t("signIn.send")}
+      </Button>
+    </Door>
+  );
+}
+
+/** As the manager has it. */
+const LEAST = 12;
+
+export function FirstPassword({ name }: { name: string }) {
+  const { t } = useTranslation();
+  const client = useQueryClient();
+  const reason = useReason();
+  const [old, setOld] = useState("");
+  const [fresh, setFresh] = useState("");
+  const [again, setAgain] = useState("");
+  const [why, setWhy] = useState("");
+  const [busy, setBusy] = useState(false);
+  const send = async () => {
+    if (fresh !== again) {
+      setWhy(t("password.differ"));
+      return;
+    }
+    setBusy(true);
+    setWhy("");
+    try {
+      await post("/api/v1/session/password", { old, new: fresh });
+      await client.invalidateQueries({ queryKey: ["session"] });
+    } catch (error) {
+      setWhy(error instanceof Problem && error.status === 401 ? t("password.wrong") : reason(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  const leave = async () => {
+    await remove("/api/v1/session").catch(() => undefined);
+    client.setQueryData(["session"], null);
+  };
+  return (
+    <Door title={t("password.title")} lead={t("password.lead", { name })} send={() => void send()}>
+      <PasswordInput label={t("password.old")} value={old} autoFocus required autoComplete="current-password"
+        onChange={(event) => setOld(event.currentTarget.value)} />
+      <PasswordInput label={t("password.new")} description={t("password.hint", { count: LEAST })} value={fresh} required
+        minLength={LEAST} autoComplete="new-password" onChange={(event) => setFresh(event.currentTarget.value)} />
+      <PasswordInput label={t("password.again")} value={again} required autoComplete="new-password"
+        onChange={(event) => setAgain(event.currentTarget.value)} />
+      <p className="why" role="alert">
+        {why}
+      </p>
+      <Button type="submit" fullWidth loading={busy}>
+        {t("password.send")}
+      </Button>
+      <Button variant="subtle" color="gray" fullWidth onClick={() => void leave()}>
+        {t("frame.signOut")}
+      </Button>
+    </Door>
+  );
+}

@@ -1,0 +1,29 @@
+// The few pictures, each one path on a field of 24 by 24.
+const PATHS = {
+  overview: "M4 13h6V4H4v9Zm0 7h6v-4H4v4Zm10 0h6v-9h-6v9Zm0-16v4h6V4h-6Z",
+  alerts: "M12 3 2.5 20h19L12 3Zm0 6v5m0 3v.5",
+  hosts: "M4 4h16v6H4V4Zm0 10h16v6H4v-6Zm4-7h.5M8 17h.5",
+  tasks: "M9 6h11M9 12h11M9 18h11M4 6l1 1 2-2M4 12l1 1 2-2M4 18l1 1 2-2",
+  menu: "M4 6h16M4 12h16M4 18h16",
+  search: "M10.5 17a6.5 6.5 0 1 0 0-13 6.5 6.5 0 0 0 0 13Zm5-1.5L21 21",
+  calendar: "M4 6h16v14H4V6Zm0 4h16M8 3v4m8-4v4",
+  columns: "M4 5h16v14H4V5Zm5.3 0v14m5.4-14v14",
+  download: "M12 4v11m-4.5-4L12 15.5 16.5 11M4 20h16",
+  close: "M6 6l12 12M18 6 6 18",
+  lock: "M6 11h12v9H6v-9Zm3 0V8a3 3 0 0 1 6 0v3",
+  user: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8Zm-8 9c0-4 3.5-6 8-6s8 2 8 6",
+  copy: "M8 8h12v12H8V8Zm-4 8V4h12",
+  plus: "M12 5v14M5 12h14",
+  offline: "M3 3l18 18M5 12a10 10 0 0 1 5-3m4 0a10 10 0 0 1 5 3M8.5 16a5 5 0 0 1 7 0M12 20v.5",
+} as const;
+
+export type IconName = keyof typeof PATHS;
+
+export function Icon({ name, size = 16 }: { name: IconName; size?: number }) {
+  return (
+    <svg width={size} height={size} viewBox="0 0 24 24" fill="none" stroke="currentColor" strokeWidth={1.8}
+      strokeLinecap="round" strokeLinejoin="round" aria-hidden="true" className="icon">
+      <path d={PATHS[name]} />
+    </svg>
+  );
+}

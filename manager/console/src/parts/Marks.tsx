@@ -1,0 +1,28 @@
+// Small signs of state. Colour never says anything alone: the word stands beside it.
+import { useTranslation } from "react-i18next";
+import type { Alert, Host, Task } from "../api/types";
+
+export function Level({ level }: { level: string }) {
+  const { t } = useTranslation();
+  return <span className={`mark level-${level}`}>{t(`level.${level}`, { defaultValue: level })}</span>;
+}
+
+export function AlertState({ alert }: { alert: Alert }) {
+  const { t } = useTranslation();
+  return (
+    <span className={`mark state-${alert.state}`}>
+      {alert.resolution ? t(`resolution.${alert.resolution}`) : t(`state.${alert.state}`)}
+    </span>
+  );
+}
+
+export function Health({ host }: { host: Host }) {
+  const { t } = useTranslation();
+  const health = host.revoked_ms ? "revoked" : host.health;
+  return <span className={`mark health-${health}`}>{t(`health.${health}`)}</span>;
+}
+
+export function Stage({ task }: { task: Task }) {
+  const { t } = useTranslation();
+  return <span className={`mark stage-${task.stage}`}>{t(`stage.${task.stage}`)}</span>;
+}
