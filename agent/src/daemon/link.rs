@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use holdfast_common::control::{Request, StatusReport};
+use holdfast_common::control::{BundleState, Request, StatusReport};
 use holdfast_common::link::{Capability, CapabilityState};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 
@@ -144,16 +144,7 @@ fn capabilities(agent: &Agent) -> Vec<Capability> {
             found.add("self-proof".to_owned(), ok, "never all green so far".to_owned(), now);
         }
     }
-    let bundle = &status.bundle;
-    let age_h = now.saturating_sub(bundle.loaded_ms).max(0) / 3_600_000;
-    let evidence = match &bundle.refused {
-        Some(refused) => format!("the newest bundle was refused: {refused}"),
-        None => format!(
-            "{} hashes, {} YARA rules, loaded {age_h} h ago, digest {:.12}",
-            bundle.hashes, bundle.yara_rules, bundle.digest
-        ),
-    };
-    found.add("rule bundle".to_owned(), bundle.refused.is_none(), evidence, bundle.loaded_ms);
+    found.bundle(&status.bundle, now);
     let (limit, used) = (agent.config.quarantine.max_size.0, status.quarantine);
     let evidence = format!("{} items, {} of {limit} bytes", used.items, used.bytes);
     // Where a file could be too large for what is left.
@@ -189,9 +180,48 @@ impl Found {
         }
     }
 
+    /// The rules that judge now: seen now, however long ago they were loaded.
+    fn bundle(&mut self, bundle: &BundleState, now: i64) {
+        let age_h = now.saturating_sub(bundle.loaded_ms).max(0) / 3_600_000;
+        let evidence = match &bundle.refused {
+            Some(refused) => format!("the newest bundle was refused: {refused}"),
+            None => format!(
+                "{} hashes, {} YARA rules, loaded {age_h} h ago, digest {:.12}",
+                bundle.hashes, bundle.yara_rules, bundle.digest
+            ),
+        };
+        self.add("rule bundle".to_owned(), bundle.refused.is_none(), evidence, now);
+    }
+
     fn off(&mut self, name: &str, evidence: &str, time_ms: i64) {
         let (state, evidence) = (CapabilityState::Off, evidence.to_owned());
         let capability = Capability { name: name.to_owned(), state, evidence, time_ms };
         self.0.insert(name.to_owned(), capability);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_was_loaded_long_ago_is_no_old_evidence() {
+        let now = 1_700_000_000_000;
+        let mut bundle = BundleState {
+            path: "/b".to_owned(),
+            digest: "0123456789abcdef".to_owned(),
+            loaded_ms: now - 30 * 3_600_000,
+            hashes: 5,
+            yara_rules: 0,
+            refused: None,
+        };
+        let mut found = Found::default();
+        found.bundle(&bundle, now);
+        let capability = &found.0["rule bundle"];
+        assert_eq!((capability.state, capability.time_ms), (CapabilityState::Ok, now));
+        assert!(capability.evidence.contains("loaded 30 h ago"), "{}", capability.evidence);
+        bundle.refused = Some("b.yar:1".to_owned());
+        found.bundle(&bundle, now);
+        assert_eq!(found.0["rule bundle"].state, CapabilityState::Red);
     }
 }
