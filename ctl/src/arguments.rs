@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
 
 use crate::tasks::order::Order;
 
@@ -92,6 +93,9 @@ HOLDFAST_TOKEN=$(holdfast-ctl sign-in admin < password)")]
 holdfast-ctl search 'host:web1 (kind:malware OR kind:model)' --json"
     )]
     Search(EventList),
+    /// Quarantined files of all hosts; what is done with them is a task.
+    #[command(subcommand)]
+    Quarantine(Quarantine),
     /// Response tasks.
     #[command(subcommand)]
     Tasks(Tasks),
@@ -150,6 +154,35 @@ pub(crate) struct Limit {
     /// At most this many; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub(crate) limit: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quarantine {
+    /// Items, newest first.
+    #[command(after_help = "Examples:\n  holdfast-ctl quarantine list --state held\n  \
+holdfast-ctl quarantine list --host web1 --limit 0 --json")]
+    List {
+        /// Of this host, by id or name.
+        #[arg(long)]
+        host: Option<String>,
+        /// held, restored, restored_and_allowed or deleted.
+        #[arg(long)]
+        state: Option<String>,
+        /// With this content.
+        #[arg(long)]
+        sha256: Option<String>,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// An item.
+    #[command(after_help = "Example:\n  holdfast-ctl quarantine show web1 \
+0197a2f0-0000-7000-8000-000000000000")]
+    Show {
+        /// Id or name of the host.
+        host: String,
+        /// The item's id.
+        item: Uuid,
+    },
 }
 
 #[derive(Debug, Subcommand)]

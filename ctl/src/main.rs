@@ -17,6 +17,7 @@ mod hosts;
 mod live;
 mod out;
 mod pages;
+mod quarantine;
 mod raw;
 mod secret;
 mod session;
@@ -119,6 +120,7 @@ async fn run(session: &mut Session, command: Command) -> Result<u8, CtlError> {
         Command::SignOut => session::sign_out(session).await,
         Command::Whoami => session::whoami(session).await,
         Command::Password => session::password(session).await,
+        Command::Quarantine(command) => quarantine::quarantine(session, command).await,
         Command::Hosts(command) => hosts::hosts(session, command).await,
         Command::Alerts(command) => alerts::alerts(session, command).await,
         Command::Events(command) => events::events(session, command).await,

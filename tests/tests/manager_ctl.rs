@@ -305,6 +305,18 @@ fn alerts_events_and_hosts_are_shown_searched_and_changed() {
     let output = ctl(&manager, &["events", "list", "--limit", "1", "--json"]);
     assert_eq!(lines(&output).len(), 1);
     assert!(all.len() > 1 && text(&output.stderr).contains("--limit 0 shows all"));
+    // The quarantined file, until it is deleted.
+    let held = ["quarantine", "list", "--host", name, "--state", "held"];
+    let item = found(&manager, &held, |item| item["host_id"] == host.as_str());
+    assert_eq!(item["event"], *number);
+    let item = item["item"].as_str().expect("item").to_owned();
+    let delete = ["tasks", "file", name, "--reason", "x", "--wait", "delete", &item];
+    assert_eq!(told(&manager, &delete).remove(0)["stage"], "verified");
+    found(&manager, &["quarantine", "list"], |item| item["state"] == "deleted");
+    assert_eq!(told(&manager, &["quarantine", "show", name, &item]).remove(0)["state"], "deleted");
+    assert!(
+        refused(&ctl(&manager, &["quarantine", "list", "--state", "lost"]), 1).contains("held")
+    );
     // Notes and ends.
     said(&manager, &["alerts", "note", id, "seen\u{1b}[2J"]);
     let words = ["alerts", "edit", id, "--state", "resolved", "--resolution", "true_positive"];

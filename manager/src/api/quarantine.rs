@@ -27,8 +27,8 @@ pub(super) struct ItemView {
     md5: String,
     /// What matched.
     signature: String,
-    /// Number of the detection's event.
-    event: Option<i64>,
+    /// Number of the detection's event, for `/api/v1/events/{number}`.
+    event: Option<String>,
     /// When it was sealed, by the host's clock.
     sealed_ms: i64,
     /// held, restored, restored_and_allowed or deleted.
@@ -48,7 +48,7 @@ impl From<QuarantineItem> for ItemView {
             sha256: item.sha256,
             md5: item.md5,
             signature: item.signature,
-            event: item.event,
+            event: item.event.map(|number| number.to_string()),
             sealed_ms: item.sealed_ms,
             state: item.state,
             state_ms: item.state_ms,
