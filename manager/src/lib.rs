@@ -14,3 +14,7 @@ pub mod oidc;
 pub mod query;
 pub mod reach;
 pub mod store;
+
+/// A future whose code is in this library. That of an `async fn` is compiled anew in each program
+/// that awaits it: for what serves, that is most of the manager, in every test.
+pub type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T> + Send>>;

@@ -200,9 +200,9 @@ async fn serve(config: &Config) -> anyhow::Result<()> {
     listening(config, bound.address());
     let (end, ending) = tokio::sync::watch::channel(false);
     let mut link_ending = end.subscribe();
-    let linking = tokio::spawn(link.run(async move {
+    let linking = tokio::spawn(link.run(Box::pin(async move {
         let _ = link_ending.wait_for(|ending| *ending).await;
-    }));
+    })));
     let serving = tokio::spawn(api::serve::run(bound, api::router(app.clone()), ending));
     tokio::select! {
         _ = terminate.recv() => {}

@@ -76,7 +76,7 @@ impl World {
         let (authority, counters) = (link.authority(), link.counters());
         let address = link.address();
         let served = tokio::spawn(async move {
-            link.run(std::future::pending()).await.expect("served");
+            link.run(Box::pin(std::future::pending())).await.expect("served");
         });
         Self { app, authority, counters, address, served, _folder: folder }
     }

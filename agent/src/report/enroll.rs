@@ -5,7 +5,7 @@
 //! is made here.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -13,13 +13,7 @@ use bytes::Bytes;
 use holdfast_common::link::MAX_MESSAGE;
 use holdfast_common::link::wire::link_client::LinkClient;
 use holdfast_common::link::wire::{Certificate, EnrollRequest, RenewRequest};
-use holdfast_common::wire::hex;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
-use sha2::{Digest, Sha256};
+use holdfast_common::pin::{Pinned, fingerprint};
 use tonic::transport::Channel;
 
 use super::connect::{ConnectError, Way};
@@ -101,7 +95,10 @@ pub fn enroll(state_dir: &Path, invitation: &Invitation) -> Result<String, Enrol
 }
 
 async fn enroll_now(state_dir: &Path, invitation: &Invitation) -> Result<String, EnrollError> {
-    let fingerprint = fingerprint(&invitation.fingerprint).map_err(EnrollError::Invitation)?;
+    let fingerprint = fingerprint(&invitation.fingerprint).ok_or_else(|| {
+        let wrong = "the fingerprint must be a SHA-256 in hex (64 digits)";
+        EnrollError::Invitation(wrong.to_owned())
+    })?;
     let token = invitation.token.trim();
     if token.is_empty() || token.len() > LONGEST_TOKEN {
         return Err(EnrollError::Invitation("that is no token".to_owned()));
@@ -196,121 +193,14 @@ fn trusted(authorities: String, pinned: &Pinned) -> String {
     if authorities.contains("BEGIN CERTIFICATE") {
         return authorities;
     }
-    let der = pinned.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let coded = base64::engine::general_purpose::STANDARD.encode(der.unwrap_or_default());
+    let der = pinned.found().unwrap_or_default();
+    let coded = base64::engine::general_purpose::STANDARD.encode(der);
     format!("-----BEGIN CERTIFICATE-----\n{coded}\n-----END CERTIFICATE-----\n")
-}
-
-/// 32 bytes of hex, as openssl and the manager print it.
-fn fingerprint(text: &str) -> Result<[u8; 32], String> {
-    let digits: String = text.chars().filter(|c| !matches!(c, ':' | ' ' | '\n')).collect();
-    let wrong = || "the fingerprint must be a SHA-256 in hex (64 digits)".to_owned();
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(wrong());
-    }
-    let mut bytes = [0; 32];
-    for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| wrong())?;
-    }
-    Ok(bytes)
-}
-
-/// Trusts one authority, known by its fingerprint, and whom it certifies.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: [u8; 32],
-    provider: Arc<CryptoProvider>,
-    found: Mutex<Option<Vec<u8>>>,
-    refused: Mutex<Option<String>>,
-}
-
-impl Pinned {
-    fn new(fingerprint: [u8; 32]) -> Self {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Self { fingerprint, provider, found: Mutex::default(), refused: Mutex::default() }
-    }
-
-    fn refused(&self) -> Option<String> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn refuse(&self, why: String) -> rustls::Error {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
-        rustls::Error::General(why)
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let print = |der: &CertificateDer<'_>| -> [u8; 32] { Sha256::digest(der.as_ref()).into() };
-        let Some(authority) = intermediates.iter().find(|der| print(der) == self.fingerprint)
-        else {
-            let shown = intermediates.iter().map(|der| hex(&print(der))).collect::<Vec<_>>();
-            let shown = if shown.is_empty() { "none".to_owned() } else { shown.join(", ") };
-            return Err(self.refuse(format!(
-                "its authority has the fingerprint {shown}, not {}",
-                hex(&self.fingerprint)
-            )));
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.clone().into_owned())?;
-        let provider = Arc::clone(&self.provider);
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let verified = verifier
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .map_err(|error| self.refuse(format!("its certificate: {error}")))?;
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(authority.to_vec());
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_fingerprint_is_64_digits_however_they_are_grouped() {
-        let plain = "ab".repeat(32);
-        let grouped = vec!["AB"; 32].join(":");
-        assert_eq!(fingerprint(&plain).expect("plain"), [0xab; 32]);
-        assert_eq!(fingerprint(&grouped).expect("grouped"), [0xab; 32]);
-        for wrong in ["", "ab", &"zz".repeat(32), &"é".repeat(32), &"ab".repeat(33)] {
-            assert!(fingerprint(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn an_invitation_is_checked_before_anybody_is_called() {

@@ -5,13 +5,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use holdfast_common::wire::hex;
 use reqwest::Response;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-use crate::trust::hex;
 use crate::{CtlError, Session};
+use holdfast_common::wire::hex;
 
 /// Where it goes.
 pub(crate) struct Target {

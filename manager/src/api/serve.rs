@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::Peer;
+use crate::Boxed;
 
 /// Connections at once.
 const CONNECTIONS: usize = 2048;
@@ -177,7 +178,11 @@ fn certified(
 }
 
 /// Serves until the signal becomes true.
-pub async fn run(bound: Bound, router: Router, mut ending: watch::Receiver<bool>) {
+pub fn run(bound: Bound, router: Router, ending: watch::Receiver<bool>) -> Boxed<()> {
+    Box::pin(accept_all(bound, router, ending))
+}
+
+async fn accept_all(bound: Bound, router: Router, mut ending: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

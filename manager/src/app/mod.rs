@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::Boxed;
 use crate::oidc::Provider;
 use crate::reach::address::Allowed;
 use crate::store::{Place, Store};
@@ -150,7 +151,11 @@ impl App {
     ///
     /// # Errors
     /// [`AppError`]
-    pub async fn start(settings: Settings) -> Result<Self, AppError> {
+    pub fn start(settings: Settings) -> Boxed<Result<Self, AppError>> {
+        Box::pin(Self::begin(settings))
+    }
+
+    async fn begin(settings: Settings) -> Result<Self, AppError> {
         let (app, waiting) = Self::make(settings).await?;
         app.partitions_ahead().await?;
         let mut running = JoinSet::new();
@@ -168,8 +173,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError`]
-    pub async fn open(settings: Settings) -> Result<Self, AppError> {
-        Ok(Self::make(settings).await?.0)
+    pub fn open(settings: Settings) -> Boxed<Result<Self, AppError>> {
+        Box::pin(async { Ok(Self::make(settings).await?.0) })
     }
 
     async fn make(settings: Settings) -> Result<(Self, mpsc::Receiver<writer::Job>), AppError> {

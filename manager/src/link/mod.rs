@@ -34,6 +34,7 @@ pub use crate::app::LinkCounters as Counters;
 use self::listen::Port;
 use self::roster::Roster;
 use self::service::Service;
+use crate::Boxed;
 use crate::app::App;
 
 /// Flow control: bytes that an agent may send before they are read, and over one connection.
@@ -161,7 +162,11 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError::Serve`]
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), LinkError> {
+    pub fn run(self, shutdown: Boxed<()>) -> Boxed<Result<(), LinkError>> {
+        Box::pin(self.serve(shutdown))
+    }
+
+    async fn serve(self, shutdown: Boxed<()>) -> Result<(), LinkError> {
         let (connections, incoming) = mpsc::channel(SHAKEN);
         let service = LinkServer::new(self.service)
             .max_decoding_message_size(MAX_MESSAGE)
