@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::{CtlError, Session};
-use holdfast_common::wire::hex;
 
 /// Where it goes.
 pub(crate) struct Target {

@@ -14,7 +14,6 @@ mod roster;
 mod service;
 mod stream;
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
