@@ -171,6 +171,9 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let journal = Journal::open(&config.state_dir, host.clone(), &config.journal)?;
     let isolation = Arc::new(start_isolation(&config, &journal)?);
     let vault = Arc::new(Vault::open(&config.state_dir, config.quarantine.max_size.0)?);
+    if state.died_at().is_some() {
+        respond::tell_untold(&journal, &vault)?;
+    }
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
     let models = Arc::new(Models::load(&config.state_dir, &config.models)?);

@@ -148,6 +148,26 @@ impl Vault {
         Ok(items)
     }
 
+    /// Items that were sealed at or after a time (milliseconds since the epoch), as in
+    /// [`Vault::list`] but in no order. An item's id holds its time: no other one is opened.
+    ///
+    /// # Errors
+    /// Only when the folder itself cannot be read.
+    pub fn sealed_since(&self, since_ms: i64) -> Result<Vec<Metadata>, VaultError> {
+        let sealed_ms = |id: Uuid| {
+            let (seconds, nanoseconds) = id.get_timestamp().map_or((0, 0), |time| time.to_unix());
+            i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000)
+                + i64::from(nanoseconds / 1_000_000)
+        };
+        let mut items = Vec::new();
+        for entry in self.folder.entries()? {
+            if entry.stage != Stage::Part && sealed_ms(entry.id) >= since_ms {
+                items.push(self.show(entry.id).unwrap_or_else(|error| damaged(entry.id, &error)));
+            }
+        }
+        Ok(items)
+    }
+
     /// One item.
     ///
     /// # Errors

@@ -5,7 +5,8 @@
 //! openers up, [`act`] seals files, [`failures`] puts equal failures together. None of them
 //! answers a held open: the permission loop does, when it is told, and at the deadline anyway.
 //! All queues are bounded; the permission loop never waits for any of them. [`model`] is the fourth:
-//! it carries out what follows a detection model ([`tree`], [`denied`]).
+//! it carries out what follows a detection model ([`tree`], [`denied`]). What a killed agent sealed and
+//! did not tell, the next one tells ([`untold`]).
 
 mod act;
 mod allowed;
@@ -14,6 +15,7 @@ mod denied;
 mod failures;
 mod model;
 mod tree;
+mod untold;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
@@ -26,6 +28,7 @@ pub(crate) use self::attribute::path_of;
 pub use self::denied::{Denied, DenyList, DenyListError};
 pub use self::model::{Act, ModelResponder, Needs as ModelNeeds};
 pub use self::tree::kill;
+pub use self::untold::{UntoldError, tell_untold};
 
 use crate::journal::Journal;
 use crate::prove::Witness;

@@ -31,7 +31,7 @@ const OTHERS: [&str; 4] = ["/api", "/metrics", "/healthz", "/readyz"];
 /// The page, or one of its files.
 pub(super) async fn page(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let path = uri.path();
-    if OTHERS.iter().any(|other| path.strip_prefix(other).is_some_and(is_end)) {
+    if !is_page(path) {
         return Err(super::no_route().await);
     }
     match FILES.iter().find(|file| file.path == path && path != "/index.html") {
@@ -40,6 +40,11 @@ pub(super) async fn page(uri: Uri, headers: HeaderMap) -> Result<Response, Probl
         None if path.starts_with("/assets/") => Err(super::no_route().await),
         None => head(),
     }
+}
+
+/// Whether an address is the page's.
+pub(super) fn is_page(path: &str) -> bool {
+    !OTHERS.iter().any(|other| path.strip_prefix(other).is_some_and(is_end))
 }
 
 fn is_end(rest: &str) -> bool {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, MatchedPath};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -169,7 +169,11 @@ async fn no_route() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such address")
 }
 
-async fn no_method() -> Problem {
+async fn no_method(matched: Option<MatchedPath>, uri: Uri) -> Problem {
+    let is_pages = matched.is_some_and(|matched| matched.as_str() == access::ANY);
+    if is_pages && !console::is_page(uri.path()) {
+        return no_route().await;
+    }
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
 }
 
