@@ -37,6 +37,7 @@ mod notifications;
 pub mod problem;
 pub mod serve;
 mod session;
+mod shells;
 mod status;
 mod tasks;
 mod tokens;
@@ -97,6 +98,9 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(tasks::task_get))
         .routes(routes!(tasks::task_cancel))
         .routes(routes!(tasks::task_download))
+        .routes(routes!(shells::shell_list, shells::shell_open))
+        .routes(routes!(shells::shell_recording))
+        .routes(routes!(shells::shell_terminal))
         .routes(routes!(live::live))
         .routes(routes!(tokens::token_list, tokens::token_create))
         .routes(routes!(tokens::token_revoke))

@@ -29,6 +29,7 @@ mod passwords;
 mod reconcile;
 mod retention;
 mod secret;
+mod shells;
 mod sign_in;
 mod tasks;
 mod tell;
@@ -48,6 +49,7 @@ pub use health::Reason;
 pub use hosts::{AdmitError, Admitted, EnrollError};
 pub use notifications::{ChannelState, NewChannel, TestAnswer};
 pub use retention::{Keep, Retention};
+pub use shells::{NewShell, Pen, ShellError, ShellStream, Shown, Viewer};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
 pub use tasks::{Filed, NewOrder, TaskOrder, TaskSignal};
@@ -129,6 +131,7 @@ struct Inner {
     beats: beats::Beats,
     passwords: passwords::Passwords,
     uploads: files::Uploads,
+    shells: shells::Shells,
     vault: Vault,
     audit_head: Mutex<i64>,
     ending: watch::Sender<bool>,
@@ -170,6 +173,7 @@ impl App {
             instance: secret::number()?,
             passwords: passwords::Passwords::new(),
             uploads: files::Uploads::default(),
+            shells: shells::Shells::default(),
             vault: Vault::open(&settings.data_dir)?,
             store,
             settings,

@@ -13,6 +13,7 @@ mod openapi;
 mod schema;
 mod search;
 mod serve;
+mod shells;
 mod tasks;
 mod totp;
 mod world;
