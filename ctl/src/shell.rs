@@ -44,13 +44,13 @@ const END: u8 = 0x04;
 const ENDING: Duration = Duration::from_secs(30);
 
 /// How one leaves a terminal.
-enum Left {
+enum Parting {
     /// The shell has ended.
     Closed(String),
     /// The connection has.
     Broken,
     /// By Ctrl-].
-    Left,
+    Key,
 }
 
 pub(crate) async fn shells(session: &mut Session, command: Shells) -> Result<u8, CtlError> {
@@ -73,11 +73,11 @@ pub(crate) async fn shells(session: &mut Session, command: Shells) -> Result<u8,
         Shells::Join { id } => {
             let id = pages::id("shell", &id)?;
             match terminal(session, id).await? {
-                Left::Closed(why) => session.out.note(&format!("the shell is closed: {why}")),
-                Left::Broken => {
+                Parting::Closed(why) => session.out.note(&format!("the shell is closed: {why}")),
+                Parting::Broken => {
                     return Err(CtlError::Failed("the connection broke".to_owned()));
                 }
-                Left::Left => session.out.note("the shell stays open"),
+                Parting::Key => session.out.note("the shell stays open"),
             }
             Ok(0)
         }
@@ -96,12 +96,12 @@ pub(crate) async fn shell(session: &mut Session, wanted: Shell) -> Result<u8, Ct
     let id = pages::id("shell", task["id"].as_str().unwrap_or_default())?;
     session.out.note(&format!("shell {id}; it is recorded; Ctrl-] closes it"));
     match terminal(session, id).await? {
-        Left::Closed(why) => session.out.note(&format!("the shell is closed: {why}")),
-        Left::Broken => {
+        Parting::Closed(why) => session.out.note(&format!("the shell is closed: {why}")),
+        Parting::Broken => {
             let how = format!("the connection broke; holdfast-ctl shells join {id}");
             return Err(CtlError::Failed(how));
         }
-        Left::Left => {
+        Parting::Key => {
             let body = json!({ "reason": "left by who opened it" });
             let path = format!("/api/v1/tasks/{id}/cancel");
             session.client.call(Method::POST, &path, Some(&body)).await?;
@@ -128,7 +128,7 @@ pub(crate) async fn shell(session: &mut Session, wanted: Shell) -> Result<u8, Ct
 }
 
 /// This terminal as the host's, until the end.
-async fn terminal(session: &Session, id: Uuid) -> Result<Left, CtlError> {
+async fn terminal(session: &Session, id: Uuid) -> Result<Parting, CtlError> {
     let stream = session.client.upgrade(&format!("{PATH}/{id}/terminal")).await?;
     let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
     let failed = |error: io::Error| CtlError::Failed(error.to_string());
@@ -146,16 +146,16 @@ async fn terminal(session: &Session, id: Uuid) -> Result<Left, CtlError> {
                 Some(Ok(Message::Text(text))) => {
                     let text: Value = serde_json::from_str(&text).unwrap_or_default();
                     if let Some(why) = text["closed"].as_str() {
-                        return Ok(Left::Closed(why.to_owned()));
+                        return Ok(Parting::Closed(why.to_owned()));
                     }
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(Left::Broken),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(Parting::Broken),
             },
             bytes = typed.recv() => {
-                let Some(bytes) = bytes else { return Ok(Left::Left) };
+                let Some(bytes) = bytes else { return Ok(Parting::Key) };
                 if socket.send(Message::Binary(bytes.into())).await.is_err() {
-                    return Ok(Left::Broken);
+                    return Ok(Parting::Broken);
                 }
             }
             _ = resized.recv() => send_size(&mut socket).await,

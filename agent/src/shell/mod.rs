@@ -80,6 +80,9 @@ pub struct Shells {
     config: config::Shell,
     journal: Journal,
     open: Mutex<Vec<Arc<Open>>>,
+    /// Terminals are started one by one, without the list: a start may be held (on access), and
+    /// the link looks at the list.
+    starting: Mutex<()>,
     /// One has gone from the list.
     gone: Condvar,
     /// There is something to send.
@@ -115,6 +118,7 @@ impl Shells {
             config,
             journal,
             open: Mutex::default(),
+            starting: Mutex::default(),
             gone: Condvar::new(),
             told: Notify::new(),
             link: Mutex::new(Link { up: false, since: Instant::now() }),
@@ -185,18 +189,18 @@ impl Shells {
             }
             (ShellMode::Full, _) | (ShellMode::Restricted, true) => {}
         }
-        let mut list = self.list();
+        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stopping.load(Ordering::Relaxed) {
             return Err("the agent is ending".to_owned());
         }
-        if list.len() >= MOST {
+        if self.list().len() >= MOST {
             return Err(format!("{MOST} shells are open on this host already"));
         }
         let started = Flow::new().and_then(|flow| Ok((flow, Terminal::start(opening)?)));
         let (flow, terminal) =
             started.map_err(|error| format!("a terminal cannot be made: {error}"))?;
         let open = Arc::new(Open { opening: opening.clone(), since_ms: now_ms(), flow });
-        list.push(Arc::clone(&open));
+        self.list().push(Arc::clone(&open));
         Ok((open, terminal))
     }
 
