@@ -55,6 +55,9 @@ pub struct Config {
     /// The link to the manager.
     #[serde(default)]
     pub manager: Manager,
+    /// Remote shells.
+    #[serde(default)]
+    pub shell: Shell,
 }
 
 /// `[on_access]`
@@ -292,6 +295,39 @@ impl Manager {
     }
 }
 
+/// `[shell]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shell {
+    /// What this host allows, whatever its manager asks for.
+    pub mode: ShellMode,
+    /// One where nobody types for so long is closed. 5 s to a day.
+    #[serde(rename = "idle_s", deserialize_with = "seconds")]
+    pub idle: Duration,
+    /// One is closed after so long, whoever types. 5 s to a day.
+    #[serde(rename = "longest_s", deserialize_with = "seconds")]
+    pub longest: Duration,
+}
+
+impl Default for Shell {
+    fn default() -> Self {
+        let (idle, longest) = (Duration::from_secs(600), Duration::from_secs(14_400));
+        Self { mode: ShellMode::Restricted, idle, longest }
+    }
+}
+
+/// `[shell] mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShellMode {
+    /// None.
+    Off,
+    /// The fixed commands alone.
+    Restricted,
+    /// Root's own shell too.
+    Full,
+}
+
 /// `[self_protection]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -393,6 +429,15 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         Ok(Duration::from_secs(seconds))
     } else {
         Err(serde::de::Error::custom("interval_s must be 5 to 86400"))
+    }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u64::deserialize(deserializer)?;
+    if (5..=86_400).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(serde::de::Error::custom("5 to 86400 seconds"))
     }
 }
 

@@ -21,6 +21,7 @@ pub mod report;
 pub mod respond;
 pub mod scan;
 pub mod sensor;
+pub mod shell;
 pub mod sweep;
 pub mod sys;
 pub mod worker;

@@ -296,6 +296,24 @@ pub struct StatusReport {
     /// The link to the manager.
     #[serde(default)]
     pub manager: ManagerState,
+    /// Remote shells that are open.
+    #[serde(default)]
+    pub shells: Vec<ShellState>,
+}
+
+/// A remote shell that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellState {
+    /// Its response task.
+    pub task: Uuid,
+    /// Who opened it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The fixed commands alone.
+    pub restricted: bool,
+    /// Open since then, milliseconds since the epoch.
+    pub since_ms: i64,
 }
 
 /// The link to the manager.

@@ -51,6 +51,8 @@ pub enum EventBody {
     Proof(ProofEvent),
     /// The host was cut off or released.
     Isolation(IsolationEvent),
+    /// A remote shell was opened, refused or closed.
+    Shell(ShellEvent),
     /// Somebody interfered with the agent.
     Tampering(Box<TamperingEvent>),
     /// The agent became ready.
@@ -84,6 +86,7 @@ impl EventBody {
             Self::File(_) => "file",
             Self::Proof(_) => "proof",
             Self::Isolation(_) => "isolation",
+            Self::Shell(_) => "shell",
             Self::Tampering(_) => "tampering",
             Self::AgentStarted(_) => "agent_started",
             Self::AgentStopped => "agent_stopped",
@@ -450,6 +453,23 @@ pub struct IsolationEvent {
     pub reason: String,
     /// The addresses that stay reachable.
     pub allowed: Vec<String>,
+}
+
+/// A terminal of this host that the manager's people use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellEvent {
+    /// Its response task.
+    pub task: Uuid,
+    /// `opened`, `refused` or `closed`.
+    pub action: String,
+    /// Who opened it.
+    pub by: String,
+    /// Why; of `refused` and `closed`: how that came.
+    pub reason: String,
+    /// The fixed commands alone.
+    pub restricted: bool,
+    /// How long it was open, seconds.
+    pub open_s: u64,
 }
 
 /// Somebody interfered with the agent.

@@ -99,6 +99,13 @@ holdfast-ctl search 'host:web1 (kind:malware OR kind:model)' --json"
     /// Response tasks.
     #[command(subcommand)]
     Tasks(Tasks),
+    /// Open a shell on a host; it is recorded. Its exit status is this command's.
+    #[command(after_help = "Examples:\n  holdfast-ctl shell web1 --reason 'ticket 4711'\n  \
+holdfast-ctl shell web1 --reason triage --restricted")]
+    Shell(Shell),
+    /// Remote shells and their recordings.
+    #[command(subcommand)]
+    Shells(Shells),
     /// Users.
     #[command(subcommand)]
     Users(Users),
@@ -415,6 +422,51 @@ pub(crate) struct Filing {
     pub(crate) order: Order,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Shell {
+    /// Id or name.
+    pub(crate) host: String,
+    /// Why, for the audit log and the host.
+    #[arg(long)]
+    pub(crate) reason: String,
+    /// The fixed commands alone.
+    #[arg(long)]
+    pub(crate) restricted: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Shells {
+    /// Those that were opened, newest first.
+    #[command(after_help = "Example:\n  holdfast-ctl shells list --since 30d")]
+    List {
+        /// Of this host: id or name.
+        #[arg(long)]
+        host: Option<String>,
+        #[command(flatten)]
+        period: Period,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Keep a recording, an asciicast.
+    #[command(after_help = "Example:\n  holdfast-ctl shells recording 0197a2c4-… -o ticket.cast")]
+    Recording {
+        /// The shell's id.
+        id: String,
+        /// The file; ID.cast without it.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Replace the file.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Look at one that is open, or go on with one's own. Ctrl-] leaves it.
+    #[command(after_help = "Example:\n  holdfast-ctl shells join 0197a2c4-…")]
+    Join {
+        /// The shell's id.
+        id: String,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Users {
     /// All users by name.
@@ -444,6 +496,9 @@ holdfast-ctl users edit anna --disable\n  holdfast-ctl users edit anna --passwor
         /// It can again.
         #[arg(long, conflicts_with = "disable")]
         enable: bool,
+        /// It may open remote shells, or may not any more.
+        #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
+        shell: Option<String>,
         /// A new first password: asked for, or the first line of standard input.
         #[arg(long)]
         password: bool,
@@ -461,7 +516,7 @@ pub(crate) enum ApiTokens {
     Create {
         /// Its name.
         name: String,
-        /// read, respond, administer or metrics; repeatable.
+        /// read, respond, administer, metrics or shell; repeatable.
         #[arg(long = "scope", required = true)]
         scopes: Vec<String>,
         /// How long: 12h, 90d.

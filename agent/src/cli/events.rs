@@ -1,7 +1,7 @@
 //! `holdfast events`: one line an event, oldest first.
 
 use holdfast_common::control::{Reply, Request};
-use holdfast_common::event::{Activity, Event, EventBody, NetworkEvent};
+use holdfast_common::event::{Activity, Event, EventBody, NetworkEvent, ShellEvent};
 use holdfast_common::process::ProcessInfo;
 use holdfast_common::verdict::{Decision, Disposition, ScanType};
 
@@ -9,7 +9,7 @@ use super::text::{duration, local_time, parse_since, safe};
 use super::{CliError, Session, arguments, unexpected};
 
 /// Every kind, to refuse a misspelt one (an empty answer would look like peace).
-const KINDS: [&str; 19] = [
+const KINDS: [&str; 20] = [
     "malware",
     "model",
     "failure",
@@ -22,6 +22,7 @@ const KINDS: [&str; 19] = [
     "file",
     "proof",
     "isolation",
+    "shell",
     "tampering",
     "agent_started",
     "agent_stopped",
@@ -147,6 +148,11 @@ fn what(body: &EventBody) -> String {
         }
         EventBody::Isolation(isolation) => {
             format!("{}: {}", isolation.action, isolation.reason)
+        }
+        EventBody::Shell(shell) => {
+            let mode = if shell.restricted { "restricted shell" } else { "shell" };
+            let ShellEvent { action, by, reason, .. } = shell;
+            format!("{mode} {action}, of {by}: {reason} (task {})", shell.task)
         }
         EventBody::Tampering(event) => {
             let word = if event.denied { "denied" } else { "seen" };

@@ -27,6 +27,7 @@ pub(super) fn start(agent: &Arc<Agent>) {
         state_dir: agent.config.state_dir.clone(),
         journal: agent.journal.clone(),
         host: Arc::new(linked),
+        shells: Arc::clone(&agent.shells),
     });
     match started {
         // It is started once.

@@ -44,6 +44,7 @@ use crate::respond::{
 };
 use crate::scan::{ScanError, WorkerFactory};
 use crate::sensor::{self, ImageHashes, ProcessTable, Sensor};
+use crate::shell::Shells;
 use crate::sweep::{self, Sweeps};
 
 /// sysexits.h: something is wrong in the configuration.
@@ -118,6 +119,7 @@ pub(crate) struct Agent {
     pub(crate) isolation: Arc<Isolation>,
     pub(crate) denied: Arc<DenyList>,
     pub(crate) sweeps: Sweeps,
+    pub(crate) shells: Arc<Shells>,
     /// There once the rest stands.
     pub(crate) link: OnceLock<Link>,
     /// Last of all.
@@ -151,6 +153,8 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
         guard.stop();
     }
     agent.sweeps.stop();
+    // While the link can still tell of it.
+    agent.shells.stop();
     if let Some(link) = agent.link.get() {
         link.stop();
     }
@@ -229,6 +233,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     on_access.expect_mounts(sensor.as_ref().is_some_and(|sensor| {
         [Kind::Mount, Kind::Namespaces, Kind::Fork].iter().all(|kind| sensor.sees(*kind))
     }));
+    let shells = Arc::new(Shells::new(config.shell.clone(), journal.clone()));
     let sweeps = start_sweeps(&config, &journal, &factory, &exclusions, (&vault, &witness))?;
     Ok(Agent {
         config,
@@ -248,6 +253,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         isolation,
         denied,
         sweeps,
+        shells,
         link: OnceLock::new(),
         guard: OnceLock::new(),
         ready: Instant::now(),

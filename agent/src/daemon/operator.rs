@@ -173,6 +173,7 @@ pub(super) fn status(agent: &Agent) -> StatusReport {
         journal_dropped: journal.dropped,
         isolated: agent.isolation.status().isolated,
         manager: agent.link.get().map(Link::state).unwrap_or_default(),
+        shells: agent.shells.open(),
     }
 }
 

@@ -50,6 +50,7 @@ pub fn tampering_of(event: &EventBody, own: &Own) -> Option<TamperingEvent> {
         | EventBody::Network(_)
         | EventBody::Proof(_)
         | EventBody::Isolation(_)
+        | EventBody::Shell(_)
         | EventBody::Tampering(_)
         | EventBody::AgentStarted(_)
         | EventBody::AgentStopped

@@ -126,6 +126,7 @@ impl Witness {
             | EventBody::Scan(_)
             | EventBody::Proof(_)
             | EventBody::Isolation(_)
+            | EventBody::Shell(_)
             | EventBody::Tampering(_)
             | EventBody::AgentStarted(_)
             | EventBody::AgentStopped

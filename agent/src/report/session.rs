@@ -151,6 +151,7 @@ pub(super) async fn run(
         end = session.feed() => end,
         end = session.beat(Duration::from_secs(pace)) => end,
         end = session.tell() => end,
+        end = session.show() => end,
         end = super::deliver::run(&session.tasks, &session.out, &mut answered) => end,
         () = replaced(shared, mark) => Ok(End::Replaced),
         () = renewal(shared, channel, &identity) => Ok(End::Renewed),
@@ -294,7 +295,7 @@ impl Session {
                     .try_send(stored)
                     .map_err(|_| SessionError::Garbled("answers to parts that were not sent"))?,
                 Some(Message::Welcome(_)) => return Err(SessionError::Garbled("another welcome")),
-                Some(Message::Shell(_)) => tracing::warn!("shells are not known to this agent"),
+                Some(Message::Shell(input)) => self.shared.shells.input(&input),
                 Some(Message::Policy(_)) => tracing::warn!("policies are not known to this agent"),
                 None => tracing::warn!("the manager sends something that this agent does not know"),
             }
@@ -330,6 +331,17 @@ impl Session {
                 _ = written.changed() => {}
                 () = self.acknowledged.notified() => {}
                 () = tokio::time::sleep(IDLE) => {}
+            }
+        }
+    }
+
+    /// Sends what terminals show.
+    async fn show(&self) -> Result<End, SessionError> {
+        let _link = self.shared.shells.linked();
+        loop {
+            match self.shared.shells.next() {
+                Some(output) => send(&self.out, from_agent::Message::Shell(output)).await?,
+                None => self.shared.shells.told().await,
             }
         }
     }

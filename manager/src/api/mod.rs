@@ -42,6 +42,7 @@ pub mod problem;
 mod quarantine;
 pub mod serve;
 mod session;
+mod shells;
 mod status;
 mod tasks;
 mod tokens;
@@ -108,6 +109,9 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(tasks::task_get))
         .routes(routes!(tasks::task_cancel))
         .routes(routes!(tasks::task_download))
+        .routes(routes!(shells::shell_list, shells::shell_open))
+        .routes(routes!(shells::shell_recording))
+        .routes(routes!(shells::shell_terminal))
         .routes(routes!(live::live))
         .routes(routes!(tokens::token_list, tokens::token_create))
         .routes(routes!(tokens::token_revoke))

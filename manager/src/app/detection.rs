@@ -124,6 +124,7 @@ fn found(body: &EventBody) -> Option<Found> {
         | EventBody::File(_)
         | EventBody::Proof(_)
         | EventBody::Isolation(_)
+        | EventBody::Shell(_)
         | EventBody::AgentStarted(_)
         | EventBody::AgentStopped
         | EventBody::Bundle(_)

@@ -34,6 +34,7 @@ mod quarantine;
 mod reconcile;
 mod retention;
 mod secret;
+mod shells;
 mod sign_in;
 mod tasks;
 mod tell;
@@ -56,6 +57,7 @@ pub use oidc::{OidcRefusal, RoleRule};
 pub use overview::Overview;
 pub use quarantine::ITEM_STATES;
 pub use retention::{Keep, Retention};
+pub use shells::{NewShell, Pen, ShellError, ShellStream, Shown, Viewer};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
 pub use tasks::{Filed, NewOrder, TaskOrder, TaskSignal};
@@ -139,6 +141,7 @@ struct Inner {
     beats: beats::Beats,
     passwords: passwords::Passwords,
     uploads: files::Uploads,
+    shells: shells::Shells,
     vault: Vault,
     audit_head: Mutex<i64>,
     entrance: OnceLock<Entrance>,
@@ -185,6 +188,7 @@ impl App {
             instance: secret::number()?,
             passwords: passwords::Passwords::new(),
             uploads: files::Uploads::default(),
+            shells: shells::Shells::default(),
             vault: Vault::open(&settings.data_dir)?,
             store,
             settings,

@@ -23,7 +23,7 @@ use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::service::Service;
-use crate::app::{Admitted, ChunkAnswer, StoreError};
+use crate::app::{Admitted, ChunkAnswer, ShellError, StoreError};
 
 /// Messages that wait for an agent to read.
 const QUEUE: usize = 8;
@@ -111,6 +111,7 @@ impl Live {
             end = self.listen(incoming, events) => end,
             end = self.store_events(waiting) => end,
             end = self.hand_out_tasks() => end,
+            end = self.carry_shells() => end,
             end = self.stands() => end,
             () = seat.replaced() => End::Replaced,
             // tonic dropped the other direction.
@@ -201,7 +202,13 @@ impl Live {
             Message::Chunk(chunk) => self.take_chunk(chunk).await,
             Message::Hello(_) => Err(End::Garbled("another Hello")),
             Message::Events(_) => Err(End::Garbled("events out of place")),
-            Message::Shell(_) => Err(End::Garbled("a shell that was not asked for")),
+            Message::Shell(output) => {
+                let taken = self.service.app.shell_output(self.admitted.host, output).await;
+                taken.map_err(|error| match error {
+                    ShellError::Garbled(why) => End::Garbled(why),
+                    ShellError::Store(error) => End::Store(error),
+                })
+            }
         }
     }
 
@@ -296,6 +303,17 @@ impl Live {
             }
             if !signal.changed().await {
                 return End::Ending;
+            }
+        }
+    }
+
+    /// Sends what is typed on the host's terminals, and how far what they show was taken.
+    async fn carry_shells(&self) -> End {
+        let mut shells = self.service.app.shell_stream(self.admitted.host);
+        loop {
+            let input = shells.next().await;
+            if let Err(end) = self.send(from_manager::Message::Shell(input)).await {
+                return end;
             }
         }
     }

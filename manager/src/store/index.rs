@@ -313,6 +313,11 @@ impl Indexed {
                 self.fact(FactField::Action, &cut.action);
                 self.text(&cut.reason);
             }
+            EventBody::Shell(shell) => {
+                self.fact(FactField::Action, &shell.action);
+                self.text(&shell.by);
+                self.text(&shell.reason);
+            }
             EventBody::Bundle(bundle) => {
                 self.file(&bundle.path);
                 self.text(bundle.error.as_deref().unwrap_or_default());

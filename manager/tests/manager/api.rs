@@ -91,6 +91,7 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
         ("POST", "/api/v1/tasks") => {
             Some(json!({"host": id, "action": {"action": "release"}, "reason": "x"}))
         }
+        ("POST", "/api/v1/shells") => Some(json!({"host": id, "reason": "x", "restricted": true})),
         ("POST", "/api/v1/tasks/{id}/cancel") => Some(json!({"reason": "x"})),
         ("POST", "/api/v1/enrollment-tokens") => Some(json!({"group": "x"})),
         ("POST", "/api/v1/users") => Some(json!({"name": "n", "role": "viewer", "password": "p"})),
@@ -160,6 +161,8 @@ fn every_endpoint_lets_in_whom_it_names_and_nobody_else() {
                 let may = match row.need {
                     Need::Nothing | Need::SignIn | Need::Person => true,
                     Need::Role(needed, _) => *role >= needed,
+                    // Nobody by his role alone.
+                    Need::Shell => false,
                 };
                 let refused = status == StatusCode::FORBIDDEN;
                 assert_eq!(refused, !may, "{role:?} {} {path}: {status}", row.method);

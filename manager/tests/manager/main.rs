@@ -16,6 +16,7 @@ mod quarantine;
 mod schema;
 mod search;
 mod serve;
+mod shells;
 mod tasks;
 mod totp;
 mod world;
