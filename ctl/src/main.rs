@@ -17,6 +17,7 @@ mod hosts;
 mod live;
 mod out;
 mod pages;
+mod policies;
 mod raw;
 mod secret;
 mod session;
@@ -124,6 +125,7 @@ async fn run(session: &mut Session, command: Command) -> Result<u8, CtlError> {
         Command::Events(command) => events::events(session, command).await,
         Command::Search(search) => events::list(session, search).await,
         Command::Tasks(command) => tasks::tasks(session, command).await,
+        Command::Policies(command) => policies::policies(session, command).await,
         Command::Users(command) => accounts::users(session, command).await,
         Command::ApiTokens(command) => accounts::api_tokens(session, command).await,
         Command::EnrollmentTokens(command) => accounts::enrollment_tokens(session, command).await,

@@ -204,6 +204,7 @@ fn status(problems: &[&str]) -> Reply {
         journal_dropped: 0,
         isolated: false,
         manager: Default::default(),
+        policy: Default::default(),
     }))
 }
 

@@ -172,6 +172,7 @@ fn facts(report: &StatusReport) -> Vec<(&'static str, String)> {
         facts.push(("network", "ISOLATED (holdfast isolation status)".to_owned()));
     }
     facts.push(("manager", manager(&report.manager)));
+    facts.push(("policy", super::policy::in_a_line(&report.policy)));
     facts.push((
         "journal",
         format!("{} events, {} dropped", report.journal_events, report.journal_dropped),

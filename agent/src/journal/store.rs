@@ -386,6 +386,7 @@ fn search_keys(body: &EventBody) -> (Option<&str>, Option<&str>) {
         | EventBody::Proof(_)
         | EventBody::Isolation(_)
         | EventBody::Scan(_)
+        | EventBody::Policy(_)
         | EventBody::Loss(_) => (None, None),
     }
 }

@@ -131,6 +131,7 @@ impl Witness {
             | EventBody::AgentStopped
             | EventBody::ProtectionGap(_)
             | EventBody::Bundle(_)
+            | EventBody::Policy(_)
             | EventBody::Coverage(_)
             | EventBody::Loss(_) => false,
         };

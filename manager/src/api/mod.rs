@@ -34,6 +34,7 @@ mod limits;
 mod live;
 mod metrics;
 mod notifications;
+mod policies;
 pub mod problem;
 pub mod serve;
 mod session;
@@ -113,6 +114,13 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         ))
         .routes(routes!(notifications::notification_test))
         .routes(routes!(notifications::finding_list))
+        .routes(routes!(policies::policy_list, policies::policy_create))
+        .routes(routes!(policies::policy_get, policies::policy_edit))
+        .routes(routes!(policies::policy_assign))
+        .routes(routes!(policies::version_list, policies::version_put))
+        .routes(routes!(policies::version_get))
+        .routes(routes!(policies::version_diff))
+        .routes(routes!(policies::rollout_get, policies::rollout_steer))
         .split_for_parts();
     describe::complete(&mut document);
     (router, document)

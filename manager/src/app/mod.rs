@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -26,8 +26,10 @@ mod health;
 mod hosts;
 mod notifications;
 mod passwords;
+mod policies;
 mod reconcile;
 mod retention;
+mod rollout;
 mod secret;
 mod sign_in;
 mod tasks;
@@ -47,6 +49,7 @@ pub use files::ChunkAnswer;
 pub use health::Reason;
 pub use hosts::{AdmitError, Admitted, EnrollError};
 pub use notifications::{ChannelState, NewChannel, TestAnswer};
+pub use policies::{Content, Course, PolicyDetail, Put, RolloutState, Steer};
 pub use retention::{Keep, Retention};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
@@ -127,6 +130,8 @@ struct Inner {
     names: RwLock<HashMap<Uuid, hosts::HostRef>>,
     counters: Counters,
     beats: beats::Beats,
+    /// A host runs or refuses something else.
+    rollouts: Notify,
     passwords: passwords::Passwords,
     uploads: files::Uploads,
     vault: Vault,
@@ -149,6 +154,7 @@ impl App {
         running.spawn(retention::run(app.clone()));
         running.spawn(change::listen(app.clone()));
         running.spawn(tell::run(app.clone()));
+        running.spawn(policies::run(app.clone()));
         *app.0.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(app)
     }
@@ -179,6 +185,7 @@ impl App {
             names: RwLock::default(),
             counters: Counters::default(),
             beats: beats::Beats::default(),
+            rollouts: Notify::new(),
             audit_head: Mutex::new(0),
             ending: watch::channel(false).0,
             running: Mutex::new(None),

@@ -24,6 +24,7 @@ pub mod hosts;
 pub mod index;
 pub mod notifications;
 pub mod notify;
+pub mod policies;
 pub mod retention;
 pub mod search;
 pub mod second_factors;
@@ -34,7 +35,7 @@ pub mod users;
 /// Connections that read, or on PostgreSQL do anything.
 const CONNECTIONS: u32 = 8;
 /// The newest migration.
-pub const SCHEMA: i64 = 4;
+pub const SCHEMA: i64 = 5;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,12 +205,14 @@ impl Store {
         let schema = include_str!("../../migrations/0001_schema.sql");
         let notifications = include_str!("../../migrations/0003_notifications.sql");
         let second_factor = include_str!("../../migrations/0004_second_factor.sql");
+        let policies = include_str!("../../migrations/0005_policies.sql");
         let simple = MigrationType::Simple;
         let migrator = Migrator::with_migrations(vec![
             Migration::new(1, "schema".into(), simple, schema.into_sql_str(), false),
             Migration::new(2, name.into(), simple, events.into_sql_str(), false),
             Migration::new(3, "notifications".into(), simple, notifications.into_sql_str(), false),
             Migration::new(4, "second factor".into(), simple, second_factor.into_sql_str(), false),
+            Migration::new(5, "policies".into(), simple, policies.into_sql_str(), false),
         ]);
         let mut connection = self.writer.acquire().await.map_err(failed("migrate"))?;
         migrator.run_direct(None, &mut *connection, false).await.map_err(|error| {

@@ -10,6 +10,7 @@ mod events;
 mod hosts;
 mod notifications;
 mod openapi;
+mod policies;
 mod schema;
 mod search;
 mod serve;
