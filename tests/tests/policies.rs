@@ -323,8 +323,8 @@ fn a_policy_that_leaves_everything_out_is_shown_loudly_and_turns_the_host_red() 
     let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     manager
-        .wait_for(&format!("/api/v1/hosts/{host}"), |host| host["connected"] == true)
-        .expect("connected");
+        .wait_for(&format!("/api/v1/hosts/{host}"), |host| host["health"] == "green")
+        .expect("green");
     let policy = Policy::new(&manager);
     let body = json!({ "stages": [100], "soak_s": 86_400 });
     manager.ask("PATCH", &policy.path, &body).expect("edited");
@@ -336,11 +336,14 @@ fn a_policy_that_leaves_everything_out_is_shown_loudly_and_turns_the_host_red() 
     let shown = agent.cli(&["policy"]).expect("run");
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("WARNING") && shown.contains("covers every file"), "{shown}");
-    // The proof that follows finds what it does to the host.
-    let red = until(PATIENCE, || {
-        let lines = status(&agent)["proof"]["lines"].clone();
-        let mut lines = lines.as_array()?.iter();
-        lines.any(|line| line["ok"] == false).then_some(())
-    });
-    assert!(red.is_some(), "{}", status(&agent)["proof"]);
+    // The proof that follows finds what it does to the host, and the roll-out ends there.
+    let stopped = manager
+        .wait_for(&format!("{}/versions/1", policy.path), |one| one["state"] == "stopped")
+        .expect("stopped");
+    let why = stopped["why"].as_str().expect("why");
+    assert!(why.contains("turned red") && stopped["host"] == host.as_str(), "{stopped}");
+    runs(&agent, 2);
+    manager
+        .wait_for(&format!("/api/v1/hosts/{host}"), |host| host["health"] == "green")
+        .expect("green again");
 }

@@ -492,6 +492,33 @@ mod tests {
         assert_eq!(world.start(MONDAY).states(MONDAY).len(), 1);
     }
 
+    #[test]
+    fn a_policys_schedules_take_the_place_of_the_configs_and_lose_and_repeat_nothing() {
+        let world = World::new(schedule("0 1 * * *"));
+        let mut planner = world.start(MONDAY);
+        planner
+            .add(
+                ScanSchedule { name: "more".into(), ..schedule("0 5 * * *") },
+                &world.history,
+                MONDAY,
+            )
+            .expect("added");
+        assert_eq!(world.tick(&mut planner, MONDAY + 2 * HOUR).len(), 1);
+        let hourly = ScanSchedule { name: "hourly".into(), ..schedule("every 1 hours") };
+        let both = [schedule("0 1 * * *"), hourly].map(ScheduleEntry).to_vec();
+        let policy = Scan { schedule: both, schedule_by_policy: true, ..Scan::default() };
+        planner.replace(&policy, &world.history, MONDAY + 2 * HOUR).expect("replaced");
+        let origins: Vec<String> =
+            planner.states(MONDAY).into_iter().map(|state| state.origin).collect();
+        assert_eq!(origins, ["policy", "policy", "added"]);
+        assert!(world.tick(&mut planner, MONDAY + 2 * HOUR + 1).is_empty(), "it was run");
+        let error = planner.remove("hourly", &world.history).expect_err("not here").to_string();
+        assert!(error.contains("policy"), "{error}");
+        assert_eq!(world.tick(&mut planner, MONDAY + 3 * HOUR).len(), 1);
+        planner.replace(&world.config, &world.history, MONDAY + 3 * HOUR).expect("back");
+        assert_eq!(planner.states(MONDAY).len(), 2);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::change::Change;
 use super::detection::group_key;
-use super::rollout::{self, Progress};
+use super::rollout;
 use super::{Admitted, App, AppError, RECONCILE, StoreError, audit, cut, now_ms};
 use crate::store::Tx;
 use crate::store::alerts::{Raise, alert_raise};
@@ -569,18 +569,12 @@ fn stage(
         version.settled_ms = None;
         return behind;
     }
-    let over = match rollout::progress(members, version) {
-        Progress::Waiting => {
-            version.settled_ms = None;
-            false
-        }
-        Progress::Settled => {
-            let since = *version.settled_ms.get_or_insert(now_ms);
-            now_ms.saturating_sub(since) >= version.soak_ms
-        }
-        Progress::Nobody => true,
-    };
-    if over {
+    if !rollout::is_settled(members, version) {
+        version.settled_ms = None;
+        return behind;
+    }
+    let since = *version.settled_ms.get_or_insert(now_ms);
+    if now_ms.saturating_sub(since) >= version.soak_ms {
         version.settled_ms = None;
         version.stage += 1;
         if usize::try_from(version.stage).is_ok_and(|stage| stage >= stages.len()) {

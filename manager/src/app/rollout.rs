@@ -13,17 +13,6 @@ use crate::store::policies::{Member, Version};
 /// Bytes of a why.
 const WHY: usize = 500;
 
-/// How far a stage is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Some connected host does not run it yet, or none is connected.
-    Waiting,
-    /// All that are connected do.
-    Settled,
-    /// There is nobody who could.
-    Nobody,
-}
-
 /// Percents of a version's stages.
 pub(super) fn stages(version: &Version) -> Vec<u32> {
     serde_json::from_str(&version.stages).unwrap_or_else(|_| vec![100])
@@ -77,19 +66,12 @@ pub(super) fn fault<'a>(members: &'a [Member], version: &Version) -> Option<(&'a
     })
 }
 
-/// How far the stage is.
-pub(super) fn progress(members: &[Member], version: &Version) -> Progress {
+/// Whether all hosts of the stage that are connected run it: one at least.
+pub(super) fn is_settled(members: &[Member], version: &Version) -> bool {
     let id = version.policy.to_string();
-    let mut accepting = members.iter().filter(|member| member.state.accepts).peekable();
-    if accepting.peek().is_none() {
-        return Progress::Nobody;
-    }
-    let runs =
-        |member: &Member| member.state.running == version.version && member.state.running_id == id;
-    let there: Vec<&Member> =
-        accepting.filter(|member| is_in(member, version) && member.connected).collect();
-    let settled = !there.is_empty() && there.iter().all(|member| runs(member));
-    if settled { Progress::Settled } else { Progress::Waiting }
+    let runs = |one: &Member| one.state.running == version.version && one.state.running_id == id;
+    let mut there = members.iter().filter(|one| is_in(one, version) && is_there(one)).peekable();
+    there.peek().is_some() && there.all(runs)
 }
 
 #[cfg(test)]
@@ -159,7 +141,7 @@ mod tests {
             one.state.accepts = false;
         }
         assert!(chosen(&all, 1).is_empty());
-        assert_eq!(progress(&all, &version()), Progress::Nobody);
+        assert!(!is_settled(&all, &version()));
     }
 
     #[test]
@@ -186,13 +168,13 @@ mod tests {
     #[test]
     fn hosts_that_are_away_are_not_waited_for_and_one_has_to_run_it() {
         let (mut one, mut other) = (member(1), member(2));
-        assert_eq!(progress(&[one.clone(), other.clone()], &version()), Progress::Waiting);
+        assert!(!is_settled(&[one.clone(), other.clone()], &version()));
         (one.state.running, one.state.running_id) = (3, version().policy.to_string());
-        assert_eq!(progress(&[one.clone(), other.clone()], &version()), Progress::Waiting);
+        assert!(!is_settled(&[one.clone(), other.clone()], &version()));
         other.connected = false;
-        assert_eq!(progress(&[one.clone(), other.clone()], &version()), Progress::Settled);
+        assert!(is_settled(&[one.clone(), other.clone()], &version()));
         one.connected = false;
-        assert_eq!(progress(&[one, other], &version()), Progress::Waiting);
-        assert_eq!(progress(&[], &version()), Progress::Nobody);
+        assert!(!is_settled(&[one, other], &version()));
+        assert!(!is_settled(&[], &version()), "nobody has tried it");
     }
 }
