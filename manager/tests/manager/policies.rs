@@ -1,14 +1,16 @@
 //! Policies on both databases: versions, stages, what stops a roll-out, and going back.
 
+use std::time::Duration;
+
 use holdfast_common::link::CapabilityState::{Ok as Fine, Red};
 use holdfast_common::ruled::{PolicyRefusal, PolicyRun, PolicyState};
 use holdfast_manager::app::{
-    Admitted, AppError, Content, Course, PolicyDetail, RolloutState, Steer, now_ms,
+    Admitted, App, AppError, Content, Course, PolicyDetail, RolloutState, Steer, now_ms,
 };
 use holdfast_manager::store::alerts::AlertFilter;
 use uuid::Uuid;
 
-use crate::world::{World, heartbeat, on_both};
+use crate::world::{On, World, heartbeat, on_both};
 
 const DETECT: &str = "[on_access]\nmode = \"detect\"\n";
 const BLOCK: &str = "[on_access]\nmode = \"block\"\n";
@@ -362,4 +364,27 @@ on_both! {
         assert_eq!(world.given(hosts[1]).await, Some(version));
         assert_eq!(world.given(hosts[0]).await, Some(version));
     }
+}
+
+#[test]
+fn what_is_put_at_one_manager_wakes_an_agents_stream_at_another() {
+    crate::world::run(On::Postgres, |world| async move {
+        let host = world.hosts(1).await[0];
+        let other = App::start(world.settings.clone()).await.expect("second manager");
+        let mut signal = other.task_signal(host.admitted.host);
+        let id = world.policy(&[100], true).await;
+        let version = world.put(id, DETECT).await;
+        let given = async {
+            loop {
+                assert!(signal.changed().await, "the manager ends");
+                let wanted = other.policy_for(host.admitted.host).await.expect("wanted");
+                if wanted.is_some_and(|wanted| wanted.version == version) {
+                    return;
+                }
+            }
+        };
+        // Where it began to listen only after, it looks when it does.
+        tokio::time::timeout(Duration::from_secs(20), given).await.expect("heard");
+        other.stop().await;
+    });
 }
