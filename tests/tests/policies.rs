@@ -56,6 +56,12 @@ impl<'a> Policy<'a> {
         let put = self.manager.post(&format!("{}/versions", self.path), &body).expect("put");
         put["version"].as_u64().expect("a number")
     }
+
+    /// Waits until its roll-out has ended so.
+    fn ended(&self, version: u64, how: &str) -> Value {
+        let path = format!("{}/versions/{version}", self.path);
+        self.manager.wait_for(&path, |one| one["state"] == how).expect(how)
+    }
 }
 
 fn mode(mode: &str) -> String {
@@ -216,18 +222,16 @@ fn what_cannot_be_put_in_force_is_refused_whole_and_the_one_before_stays() {
     let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     let policy = Policy::new(&manager);
-    runs(&agent, policy.put(&mode("detect")));
+    let good = policy.put(&mode("detect"));
+    runs(&agent, good);
+    policy.ended(good, "done");
     // The manager cannot know that these are not there.
     for bad in [
         "[on_access]\nmode = \"block\"\nprotect = [\"/nowhere/at/all\"]\n",
         "[on_access]\nmode = \"block\"\n[models]\noff = [\"No Such Model\"]\n",
     ] {
         let version = policy.put(bad);
-        let stopped = manager
-            .wait_for(&format!("{}/versions/{version}", policy.path), |one| {
-                one["state"] == "stopped"
-            })
-            .expect("stopped");
+        let stopped = policy.ended(version, "stopped");
         assert_eq!(stopped["host"], host.as_str());
         assert!(stopped["why"].as_str().expect("why").contains("it refuses"), "{stopped}");
         // Back by a version of its own.
@@ -268,9 +272,8 @@ fn a_host_keeps_what_its_config_keeps_and_takes_none_where_it_says_so() {
     let shown = manager
         .wait_for(&format!("/api/v1/hosts/{host}"), |host| host["policy"]["accepts"] == false);
     assert_eq!(shown.expect("told")["policy"]["running"], 0);
-    manager
-        .wait_for(&format!("{}/versions/{version}", policy.path), |one| one["state"] == "done")
-        .expect("nobody waits for it");
+    // Nobody waits for it.
+    policy.ended(version, "done");
     assert_eq!(status(&closed)["mode"], "block");
 }
 
@@ -319,7 +322,7 @@ fn an_agent_killed_while_it_takes_a_policy_runs_one_or_the_other_whole() {
 fn a_policy_that_leaves_everything_out_is_shown_loudly_and_turns_the_host_red() {
     require_root();
     let scratch = Scratch::ext4().expect("scratch");
-    let agent = agent_on(&scratch, "");
+    let agent = agent_on(&scratch, "[self_proof]\nenabled = true");
     let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     manager
@@ -337,9 +340,7 @@ fn a_policy_that_leaves_everything_out_is_shown_loudly_and_turns_the_host_red() 
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("WARNING") && shown.contains("covers every file"), "{shown}");
     // The proof that follows finds what it does to the host, and the roll-out ends there.
-    let stopped = manager
-        .wait_for(&format!("{}/versions/1", policy.path), |one| one["state"] == "stopped")
-        .expect("stopped");
+    let stopped = policy.ended(1, "stopped");
     let why = stopped["why"].as_str().expect("why");
     assert!(why.contains("turned red") && stopped["host"] == host.as_str(), "{stopped}");
     runs(&agent, 2);

@@ -27,6 +27,7 @@ const KINDS: [&str; 19] = [
     "agent_stopped",
     "protection_gap",
     "bundle",
+    "policy",
     "coverage",
     "loss",
 ];

@@ -39,8 +39,12 @@ impl World {
     }
 
     async fn hosts(&self, count: usize) -> Vec<Host> {
+        self.more_hosts(0..count).await
+    }
+
+    async fn more_hosts(&self, numbers: std::ops::Range<usize>) -> Vec<Host> {
         let mut hosts = Vec::new();
-        for number in 0..count {
+        for number in numbers {
             let admitted = self.connected(&format!("web{number}")).await;
             let host = Host { admitted };
             self.beat(host, true, PolicyState { accepts: true, ..PolicyState::default() }).await;
@@ -171,7 +175,7 @@ on_both! {
         assert_eq!(first.len(), 1, "one host goes first");
         assert_eq!(world.rollout(id).await.version.state, "rolling");
         // It comes while nobody has tried it: nothing is known to be good.
-        let late = world.hosts(9).await[8];
+        let late = world.more_hosts(8..9).await[0];
         world.app.policies_look(now_ms()).await.expect("look");
         assert_eq!(world.given(late).await, None);
         world.obey(first[0]).await.expect("given");
@@ -184,7 +188,7 @@ on_both! {
         let state = world.rollout(id).await;
         assert_eq!((state.version.state.as_str(), state.version.stage), ("done", 1));
         assert_eq!(world.detail(id).await.policy.stable, version);
-        let newcomer = world.hosts(10).await[9];
+        let newcomer = world.more_hosts(9..10).await[0];
         world.app.policies_look(now_ms()).await.expect("look");
         assert_eq!(world.obey(newcomer).await, Some(version));
         assert_eq!(world.given(newcomer).await, None, "it runs it");
