@@ -81,7 +81,7 @@ fn the_mode_changes_while_files_are_opened_and_no_open_is_lost_or_waits() {
     let manager = Manager::start().expect("manager");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     let policy = Policy::new(&manager);
-    let clean: Vec<_> = (0..32).map(|number| scratch.join(&format!("clean{number}"))).collect();
+    let clean: Vec<_> = (0..32).map(|number| scratch.join(format!("clean{number}"))).collect();
     for path in &clean {
         fs::write(path, "a harmless file").expect("write");
     }

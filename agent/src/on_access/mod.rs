@@ -347,6 +347,8 @@ impl OnAccess {
         let narrowed = self.coverage.set_protect(protect).map_err(OnAccessError::Start)?;
         self.elsewhere.look();
         self.coverage.let_go(narrowed, &self.elsewhere.protected());
+        // Nobody saw who wrote there while it was not marked.
+        self.shared.forget_everything();
         Ok(())
     }
 
