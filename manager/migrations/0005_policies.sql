@@ -50,6 +50,8 @@ CREATE TABLE policy_hosts (
     -- What it was last given of that policy, and when.
     given BIGINT NOT NULL,
     given_ms BIGINT NOT NULL,
+    -- Why it was red then, as hosts.reasons.
+    given_reasons TEXT NOT NULL,
     -- What it says.
     accepts BIGINT NOT NULL,
     running_id TEXT NOT NULL,

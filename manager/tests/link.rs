@@ -370,11 +370,37 @@ async fn what_happens_at_the_port_stands_in_the_metrics() {
     }
 }
 
+/// A sign of life of a host that takes policies and runs none.
+fn heartbeat() -> Bytes {
+    let now_ms = holdfast_manager::app::now_ms();
+    let json = serde_json::json!({
+        "time_ms": now_ms,
+        "capabilities": [{"name": "x", "state": "ok", "evidence": "seen", "time_ms": now_ms}],
+        "outbox": {"events": 0, "bytes": 0, "oldest_s": 0, "dropped": 0},
+        "status": {
+            "version": "0", "host": "h", "pid": 1, "uptime_s": 1, "mode": "block", "problems": [],
+            "file_systems": [], "workers": 1, "sensor": [], "journal_events": 0,
+            "journal_dropped": 0,
+            "policy": {"accepts": true, "running": null, "refused": null, "problem": null},
+            "on_access": {"held": 0, "allowed": 0, "denied": 0, "own": 0, "cached": 0,
+                "excluded": 0, "closed_scanned": 0, "closed_skipped": 0, "failures": [],
+                "past_deadline": 0, "longest_held_us": 0, "rescans_waiting": 0,
+                "rescans_done": 0, "rescans_dropped": 0},
+            "bundle": {"path": "", "digest": "", "loaded_ms": 0, "hashes": 0, "yara_rules": 0,
+                "refused": null},
+            "quarantine": {"items": 0, "bytes": 0}
+        }
+    });
+    heartbeat_pack(&serde_json::to_vec(&json).expect("json"))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_comes_when_it_is_put_and_again_to_whoever_connects() {
     let world = World::new().await;
     let mut host = world.enroll().await;
     let mut stream = world.stream(&mut host).await;
+    // Who was never heard of is given none.
+    send(&stream.out, from_agent::Message::Heartbeat(heartbeat())).await;
     let course = Course { stages: vec![100], soak_s: 0, roll_back: true };
     let policy = world.app.policy_create("web", &course, "test").await.expect("policy").policy.id;
     let groups = ["g".to_owned()];

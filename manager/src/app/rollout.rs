@@ -47,7 +47,11 @@ pub(super) fn is_in(member: &Member, version: &Version) -> bool {
     member.state.policy == Some(version.policy) && member.state.wanted == version.version
 }
 
-/// What stops it: a host that refuses it, or has turned red since it was given it.
+fn reasons(json: &str) -> Vec<Reason> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+/// What stops it: a host that refuses it, or is red for a reason that it had not when it was given it.
 pub(super) fn fault<'a>(members: &'a [Member], version: &Version) -> Option<(&'a Member, String)> {
     let id = version.policy.to_string();
     members.iter().filter(|member| is_in(member, version)).find_map(|member| {
@@ -55,14 +59,15 @@ pub(super) fn fault<'a>(members: &'a [Member], version: &Version) -> Option<(&'a
         if state.refused == version.version && state.refused_id == id {
             return Some((member, format!("it refuses: {}", cut(&state.why, WHY))));
         }
-        let given = state.given == version.version;
-        let red = member.red_ms.is_some_and(|since_ms| given && since_ms >= state.given_ms);
-        red.then(|| {
-            let reasons: Vec<Reason> = serde_json::from_str(&member.reasons).unwrap_or_default();
-            let why = reasons.first().map(|one| format!("{}: {}", one.name, one.evidence));
-            let why = why.unwrap_or_else(|| "no reason is known".to_owned());
-            (member, format!("it has turned red: {}", cut(&why, WHY)))
-        })
+        if state.given != version.version {
+            return None;
+        }
+        // A host that was red already is looked at, too: for what is new.
+        let before = reasons(&state.given_reasons);
+        let known = |one: &Reason| before.iter().any(|old| old.name == one.name);
+        let new = reasons(&member.reasons).into_iter().find(|one| !known(one))?;
+        let why = format!("it has turned red: {}: {}", new.name, new.evidence);
+        Some((member, cut(&why, WHY).to_owned()))
     })
 }
 
@@ -105,6 +110,7 @@ mod tests {
             wanted: 3,
             given: 3,
             given_ms: 100,
+            given_reasons: "[]".to_owned(),
             accepts: true,
             ..HostPolicy::default()
         };
@@ -148,12 +154,16 @@ mod tests {
     fn a_refusal_and_a_host_that_turned_red_stop_it_and_one_that_was_red_does_not() {
         let mut host = member(1);
         assert!(fault(&[host.clone()], &version()).is_none());
-        host.red_ms = Some(99);
+        let sensor = r#"{"name":"sensor","evidence":"blind"}"#;
+        host.state.given_reasons = format!("[{sensor}]");
+        host.reasons = format!("[{sensor}]");
         assert!(fault(&[host.clone()], &version()).is_none(), "red before");
-        host.red_ms = Some(100);
-        host.reasons = r#"[{"name":"on access: /","evidence":"opens pass"}]"#.to_owned();
+        host.reasons = format!(r#"[{sensor},{{"name":"on access: /","evidence":"opens pass"}}]"#);
         let (_, why) = fault(std::slice::from_ref(&host), &version()).expect("red after");
         assert!(why.contains("opens pass"), "{why}");
+        host.state.given = 2;
+        assert!(fault(&[host.clone()], &version()).is_none(), "it was not given it yet");
+        host.state.given = 3;
         host.state.wanted = 2;
         assert!(fault(&[host.clone()], &version()).is_none(), "not in the stage");
         host = member(1);

@@ -75,6 +75,8 @@ pub struct HostPolicy {
     pub given: i64,
     /// When.
     pub given_ms: i64,
+    /// Why it was red then, a JSON list of reasons.
+    pub given_reasons: String,
     /// It takes policies.
     pub accepts: bool,
     /// The policy that it says it runs; empty for none.
@@ -89,7 +91,7 @@ pub struct HostPolicy {
     pub why: String,
 }
 
-/// A host of a policy's groups.
+/// A host of a policy's groups that was heard of: of others it is not known what is red anyhow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its id.
@@ -296,7 +298,8 @@ pub async fn groups_set(tx: &mut Tx, policy: Uuid, groups: &[String]) -> Result<
 
 const STATE: &str = "COALESCE(p.host, h.number) AS number, p.policy AS policy, \
     COALESCE(p.wanted, 0) AS wanted, COALESCE(p.given, 0) AS given, \
-    COALESCE(p.given_ms, 0) AS given_ms, COALESCE(p.accepts, 1) AS accepts, \
+    COALESCE(p.given_ms, 0) AS given_ms, COALESCE(p.given_reasons, '[]') AS given_reasons, \
+    COALESCE(p.accepts, 1) AS accepts, \
     COALESCE(p.running_id, '') AS running_id, COALESCE(p.running, 0) AS running, \
     COALESCE(p.refused_id, '') AS refused_id, COALESCE(p.refused, 0) AS refused, \
     COALESCE(p.why, '') AS why";
@@ -307,7 +310,8 @@ fn members_sql(only: &str) -> sqlx::AssertSqlSafe<String> {
          h.reasons AS reasons, h.session AS session, {STATE} FROM hosts h \
          JOIN policy_groups g ON g.group_name = h.group_name \
          LEFT JOIN policy_hosts p ON p.host = h.number \
-         WHERE g.policy = $1 AND h.revoked_ms IS NULL {only} ORDER BY h.number"
+         WHERE g.policy = $1 AND h.revoked_ms IS NULL AND h.health <> 'new' {only} \
+         ORDER BY h.number"
     ))
 }
 
@@ -354,8 +358,9 @@ pub async fn wanted_set(
     version: i64,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO policy_hosts (host, policy, wanted, given, given_ms, accepts, running_id, \
-         running, refused_id, refused, why) VALUES ($1, $2, $3, 0, 0, 1, '', 0, '', 0, '') \
+        "INSERT INTO policy_hosts (host, policy, wanted, given, given_ms, given_reasons, accepts, \
+         running_id, running, refused_id, refused, why) \
+         VALUES ($1, $2, $3, 0, 0, '[]', 1, '', 0, '', 0, '') \
          ON CONFLICT (host) DO UPDATE SET policy = $2, wanted = $3",
     )
     .bind(host)
@@ -396,7 +401,8 @@ pub async fn given_set(
     now_ms: i64,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE policy_hosts SET given = $1, given_ms = $2 \
+        "UPDATE policy_hosts SET given = $1, given_ms = $2, \
+         given_reasons = (SELECT reasons FROM hosts WHERE number = $3) \
          WHERE host = $3 AND policy = $4 AND wanted = $1 AND given <> $1",
     )
     .bind(version)
@@ -415,8 +421,9 @@ pub async fn given_set(
 /// [`StoreError`]
 pub async fn reported_set(tx: &mut Tx, state: &HostPolicy) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO policy_hosts (host, policy, wanted, given, given_ms, accepts, running_id, \
-         running, refused_id, refused, why) VALUES ($1, NULL, 0, 0, 0, $2, $3, $4, $5, $6, $7) \
+        "INSERT INTO policy_hosts (host, policy, wanted, given, given_ms, given_reasons, accepts, \
+         running_id, running, refused_id, refused, why) \
+         VALUES ($1, NULL, 0, 0, 0, '[]', $2, $3, $4, $5, $6, $7) \
          ON CONFLICT (host) DO UPDATE SET accepts = $2, running_id = $3, running = $4, \
          refused_id = $5, refused = $6, why = $7",
     )
@@ -626,6 +633,7 @@ fn state(row: &AnyRow) -> Result<HostPolicy, StoreError> {
         wanted: column(row, "wanted")?,
         given: column(row, "given")?,
         given_ms: column(row, "given_ms")?,
+        given_reasons: column(row, "given_reasons")?,
         accepts: column::<i64>(row, "accepts")? != 0,
         running_id: column(row, "running_id")?,
         running: column(row, "running")?,

@@ -263,7 +263,7 @@ on_both! {
         assert!(matches!(on, Err(AppError::Conflict(_))));
     }
 
-    async fn a_host_that_was_red_before_does_not_stop_it(world: World) {
+    async fn a_host_that_was_red_before_stops_it_only_for_what_is_new(world: World) {
         let hosts = world.hosts(1).await;
         world.beat(hosts[0], false, PolicyState { accepts: true, ..PolicyState::default() }).await;
         crate::world::until("time passes", || async {
@@ -276,6 +276,14 @@ on_both! {
         assert_eq!(world.given(hosts[0]).await, Some(version));
         world.app.policies_look(now_ms()).await.expect("look");
         assert_eq!(world.rollout(id).await.version.state, "rolling");
+        // But for what is new.
+        let mut heartbeat = heartbeat(&[("on access: /", Red), ("sensor", Red), ("x", Fine)]);
+        heartbeat.status.policy.accepts = true;
+        world.app.heartbeat_store(hosts[0].admitted, heartbeat).await.expect("heartbeat");
+        world.app.policies_look(now_ms()).await.expect("look");
+        let stopped = world.app.policy_version(id, version).await.expect("version");
+        assert_eq!(stopped.state, "stopped");
+        assert!(stopped.why.contains("on access"), "{}", stopped.why);
     }
 
     async fn a_roll_out_waits_goes_on_and_ends_as_people_say(world: World) {
