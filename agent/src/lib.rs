@@ -15,6 +15,7 @@ pub mod guard;
 pub mod isolate;
 pub mod journal;
 pub mod on_access;
+pub mod policy;
 pub mod prove;
 pub mod quarantine;
 pub mod report;

@@ -63,6 +63,8 @@ pub enum EventBody {
     ProtectionGap(ProtectionGap),
     /// A rule bundle was loaded, or refused as a whole.
     Bundle(BundleEvent),
+    /// A policy of the manager's was put in force, refused or taken away.
+    Policy(PolicyEvent),
     /// A file system came under protection, left it, or cannot be protected.
     Coverage(CoverageEvent),
     /// Something was dropped, and how much of it.
@@ -92,6 +94,7 @@ impl EventBody {
             Self::AgentStopped => "agent_stopped",
             Self::ProtectionGap(_) => "protection_gap",
             Self::Bundle(_) => "bundle",
+            Self::Policy(_) => "policy",
             Self::Coverage(_) => "coverage",
             Self::Loss(_) => "loss",
         }
@@ -545,6 +548,21 @@ pub struct BundleEvent {
     pub yara_rules: u64,
     /// Why it was refused; the last good one stays. `None` when it was loaded.
     pub error: Option<String>,
+}
+
+/// A policy of the manager's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyEvent {
+    /// `applied`, `refused` or `removed`.
+    pub action: String,
+    /// Its name.
+    pub name: String,
+    /// Which version.
+    pub version: u64,
+    /// Why it was refused.
+    pub error: Option<String>,
+    /// What of it weakens the host much.
+    pub warnings: Vec<String>,
 }
 
 /// What is protected changed.

@@ -106,6 +106,9 @@ holdfast-ctl shell web1 --reason triage --restricted")]
     /// Remote shells and their recordings.
     #[command(subcommand)]
     Shells(Shells),
+    /// Policies: what groups of hosts go by.
+    #[command(subcommand)]
+    Policies(Policies),
     /// Users.
     #[command(subcommand)]
     Users(Users),
@@ -464,6 +467,149 @@ pub(crate) enum Shells {
     Join {
         /// The shell's id.
         id: String,
+    },
+}
+
+/// How roll-outs of a policy go.
+#[derive(Debug, Args)]
+pub(crate) struct Course {
+    /// Percent of the hosts in each stage, the last one 100 [default: 5,25,100]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) stages: Vec<u32>,
+    /// How long a stage is watched: 0, 90s, 30m, 2h [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) soak: Option<String>,
+    /// Whether hosts go back to the version before when it stops [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) roll_back: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policies {
+    /// All policies by name.
+    #[command(after_help = "Example:\n  holdfast-ctl policies list")]
+    List,
+    /// Make a policy. It rules nobody and holds nothing yet.
+    #[command(after_help = "Example:\n  holdfast-ctl policies create web --soak 1h")]
+    Create {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        course: Course,
+    },
+    /// Change how its next roll-outs go.
+    #[command(after_help = "Example:\n  holdfast-ctl policies edit web --stages 1,10,100")]
+    Edit {
+        /// Id or name.
+        policy: String,
+        #[command(flatten)]
+        course: Course,
+    },
+    /// Say whose hosts it rules: all its groups.
+    #[command(after_help = "Examples:\n  holdfast-ctl policies assign web --group web --group \
+proxy --reason 'ticket 4711'\n  holdfast-ctl policies assign web --reason 'nobody any more'")]
+    Assign {
+        /// Id or name.
+        policy: String,
+        /// A group of hosts; repeatable.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// A policy, or the document of one of its versions.
+    #[command(after_help = "Example:\n  holdfast-ctl policies show web --version 3 > web.toml")]
+    Show {
+        /// Id or name.
+        policy: String,
+        /// Print this version's document.
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+    },
+    /// Its versions, newest first.
+    #[command(after_help = "Example:\n  holdfast-ctl policies versions web")]
+    Versions {
+        /// Id or name.
+        policy: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Put a new version; its roll-out begins.
+    #[command(after_help = "Example:\n  holdfast-ctl policies put web web.toml --reason 'block'")]
+    Put {
+        /// Id or name.
+        policy: String,
+        /// The document, TOML as in the agent's config; - is standard input.
+        file: PathBuf,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// To all hosts at once, without stages.
+        #[arg(long)]
+        at_once: bool,
+    },
+    /// Put a new version with the document of an older one.
+    #[command(after_help = "Example:\n  holdfast-ctl policies roll-back web --version 3 \
+--reason 'too slow' --at-once")]
+    RollBack {
+        /// Id or name.
+        policy: String,
+        /// Which one.
+        #[arg(long, value_name = "N")]
+        version: u64,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// To all hosts at once, without stages.
+        #[arg(long)]
+        at_once: bool,
+    },
+    /// What differs between two versions.
+    #[command(after_help = "Examples:\n  holdfast-ctl policies diff web\n  \
+holdfast-ctl policies diff web --from 2 --to 5")]
+    Diff {
+        /// Id or name.
+        policy: String,
+        /// The older one; 0 is empty [default: the one before --to]
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
+        /// The newer one [default: the newest]
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+    },
+    /// How the roll-out of the newest version stands, host by host.
+    #[command(after_help = "Example:\n  holdfast-ctl policies rollout web")]
+    Rollout {
+        /// Id or name.
+        policy: String,
+    },
+    /// Let the roll-out wait: no further host gets it.
+    #[command(after_help = "Example:\n  holdfast-ctl policies pause web --reason 'weekend'")]
+    Pause {
+        /// Id or name.
+        policy: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let it go on.
+    #[command(after_help = "Example:\n  holdfast-ctl policies resume web --reason 'monday'")]
+    Resume {
+        /// Id or name.
+        policy: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// End it; hosts go back where the policy says so.
+    #[command(after_help = "Example:\n  holdfast-ctl policies stop web --reason 'wrong file'")]
+    Stop {
+        /// Id or name.
+        policy: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
     },
 }
 

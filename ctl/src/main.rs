@@ -17,6 +17,7 @@ mod hosts;
 mod live;
 mod out;
 mod pages;
+mod policies;
 mod quarantine;
 mod raw;
 mod secret;
@@ -129,6 +130,7 @@ async fn run(session: &mut Session, command: Command) -> Result<u8, CtlError> {
         Command::Tasks(command) => tasks::tasks(session, command).await,
         Command::Shell(wanted) => shell::shell(session, wanted).await,
         Command::Shells(command) => shell::shells(session, command).await,
+        Command::Policies(command) => policies::policies(session, command).await,
         Command::Users(command) => accounts::users(session, command).await,
         Command::ApiTokens(command) => accounts::api_tokens(session, command).await,
         Command::EnrollmentTokens(command) => accounts::enrollment_tokens(session, command).await,

@@ -212,6 +212,7 @@ fn status(problems: &[&str]) -> Reply {
             restricted: true,
             since_ms: 1,
         }],
+        policy: Default::default(),
     }))
 }
 

@@ -1,7 +1,7 @@
 //! `holdfast events`: one line an event, oldest first.
 
 use holdfast_common::control::{Reply, Request};
-use holdfast_common::event::{Activity, Event, EventBody, NetworkEvent, ShellEvent};
+use holdfast_common::event::{Activity, Event, EventBody, NetworkEvent, PolicyEvent, ShellEvent};
 use holdfast_common::process::ProcessInfo;
 use holdfast_common::verdict::{Decision, Disposition, ScanType};
 
@@ -28,6 +28,7 @@ const KINDS: [&str; 20] = [
     "agent_stopped",
     "protection_gap",
     "bundle",
+    "policy",
     "coverage",
     "loss",
 ];
@@ -178,6 +179,11 @@ fn what(body: &EventBody) -> String {
                 bundle.path, bundle.hashes, bundle.yara_rules
             ),
         },
+        EventBody::Policy(policy) => {
+            let PolicyEvent { action, name, version, error, warnings } = policy;
+            let why = error.iter().chain(warnings).map(|why| format!("; {why}"));
+            format!("{name} version {version} {action}{}", why.collect::<String>())
+        }
         EventBody::Coverage(coverage) => {
             let state = if coverage.protected { "protected" } else { "not protected" };
             let reason = coverage.reason.as_deref().map(|reason| format!(": {reason}"));

@@ -181,6 +181,7 @@ fn facts(report: &StatusReport) -> Vec<(&'static str, String)> {
             format!("{mode}open since {since}, by {by}: {reason} (task {task})"),
         ));
     }
+    facts.push(("policy", super::policy::in_a_line(&report.policy)));
     facts.push((
         "journal",
         format!("{} events, {} dropped", report.journal_events, report.journal_dropped),

@@ -270,6 +270,7 @@ impl<'a> Subject<'a> {
             | EventBody::AgentStopped
             | EventBody::ProtectionGap(_)
             | EventBody::Bundle(_)
+            | EventBody::Policy(_)
             | EventBody::Coverage(_)
             | EventBody::Loss(_) => return None,
         };

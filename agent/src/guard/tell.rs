@@ -56,6 +56,7 @@ pub fn tampering_of(event: &EventBody, own: &Own) -> Option<TamperingEvent> {
         | EventBody::AgentStopped
         | EventBody::ProtectionGap(_)
         | EventBody::Bundle(_)
+        | EventBody::Policy(_)
         | EventBody::Coverage(_)
         | EventBody::Loss(_) => None,
     }

@@ -387,6 +387,7 @@ fn search_keys(body: &EventBody) -> (Option<&str>, Option<&str>) {
         | EventBody::Isolation(_)
         | EventBody::Shell(_)
         | EventBody::Scan(_)
+        | EventBody::Policy(_)
         | EventBody::Loss(_) => (None, None),
     }
 }

@@ -132,6 +132,7 @@ impl Witness {
             | EventBody::AgentStopped
             | EventBody::ProtectionGap(_)
             | EventBody::Bundle(_)
+            | EventBody::Policy(_)
             | EventBody::Coverage(_)
             | EventBody::Loss(_) => false,
         };

@@ -614,6 +614,7 @@ impl Answerer for Collected<'_> {
             | Reply::ScanFailed { .. }
             | Reply::Schedule(_)
             | Reply::Status(_)
+            | Reply::Policy(_)
             | Reply::Event(_)
             | Reply::Data { .. }
             | Reply::Model(_)

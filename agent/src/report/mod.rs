@@ -50,6 +50,7 @@ use crate::config;
 use crate::control::Answerer;
 use crate::journal::Journal;
 use crate::now_ms;
+use crate::policy::Offer;
 use crate::shell::Shells;
 
 /// Between two looks at whether this host was enrolled.
@@ -87,6 +88,8 @@ pub trait Host: Send + Sync + 'static {
     fn is_denied(&self, sha256: &str) -> bool;
     /// Processes that run, at most so many.
     fn processes(&self, most: usize) -> Vec<ProcessInfo>;
+    /// Puts a policy in force, or refuses it; the next heartbeats say which.
+    fn policy(&self, offer: Offer);
     /// What must stay reachable when the host is cut off, beside what the config names.
     fn keep_reachable(&self, endpoints: Vec<String>);
 }

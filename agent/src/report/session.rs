@@ -24,6 +24,7 @@ use super::store::StoreError;
 use super::tasks::Tasks;
 use super::{LOOK, Shared, blocking, identity_mark};
 use crate::now_ms;
+use crate::policy::Offer;
 
 /// The manager's first answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -296,10 +297,18 @@ impl Session {
                     .map_err(|_| SessionError::Garbled("answers to parts that were not sent"))?,
                 Some(Message::Welcome(_)) => return Err(SessionError::Garbled("another welcome")),
                 Some(Message::Shell(input)) => self.shared.shells.input(&input),
-                Some(Message::Policy(_)) => tracing::warn!("policies are not known to this agent"),
+                Some(Message::Policy(policy)) => self.rule(policy),
                 None => tracing::warn!("the manager sends something that this agent does not know"),
             }
         }
+    }
+
+    /// Not waited for: whatever came last is what counts, and nothing else is to wait for it.
+    fn rule(&self, policy: wire::Policy) {
+        let wire::Policy { version, document, id, name } = policy;
+        let offer = Offer { id, name, version, document: document.into() };
+        let host = Arc::clone(&self.shared.host);
+        drop(tokio::task::spawn_blocking(move || host.policy(offer)));
     }
 
     async fn acknowledge(&self, last: u64) -> Result<(), SessionError> {

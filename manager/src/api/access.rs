@@ -111,6 +111,17 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("DELETE", "/api/v1/notifications/{id}", ADMIN),
     row("POST", "/api/v1/notifications/{id}/test", ADMIN),
     row("GET", "/api/v1/findings", LOOK),
+    row("GET", "/api/v1/policies", LOOK),
+    row("POST", "/api/v1/policies", ADMIN),
+    row("GET", "/api/v1/policies/{id}", LOOK),
+    row("PATCH", "/api/v1/policies/{id}", ADMIN),
+    row("PUT", "/api/v1/policies/{id}/groups", ADMIN),
+    row("GET", "/api/v1/policies/{id}/versions", LOOK),
+    row("POST", "/api/v1/policies/{id}/versions", ADMIN),
+    row("GET", "/api/v1/policies/{id}/versions/{version}", LOOK),
+    row("GET", "/api/v1/policies/{id}/diff", LOOK),
+    row("GET", "/api/v1/policies/{id}/rollout", LOOK),
+    row("POST", "/api/v1/policies/{id}/rollout", ADMIN),
 ];
 
 /// Every address that nothing else has.

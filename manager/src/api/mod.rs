@@ -38,6 +38,7 @@ mod metrics;
 mod notifications;
 mod oidc;
 mod overview;
+mod policies;
 pub mod problem;
 mod quarantine;
 pub mod serve;
@@ -128,6 +129,13 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         ))
         .routes(routes!(notifications::notification_test))
         .routes(routes!(notifications::finding_list))
+        .routes(routes!(policies::policy_list, policies::policy_create))
+        .routes(routes!(policies::policy_get, policies::policy_edit))
+        .routes(routes!(policies::policy_assign))
+        .routes(routes!(policies::version_list, policies::version_put))
+        .routes(routes!(policies::version_get))
+        .routes(routes!(policies::version_diff))
+        .routes(routes!(policies::rollout_get, policies::rollout_steer))
         .split_for_parts();
     describe::complete(&mut document);
     (router, document)

@@ -128,6 +128,7 @@ fn found(body: &EventBody) -> Option<Found> {
         | EventBody::AgentStarted(_)
         | EventBody::AgentStopped
         | EventBody::Bundle(_)
+        | EventBody::Policy(_)
         | EventBody::Coverage(_)
         | EventBody::Loss(_) => None,
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -30,9 +30,11 @@ mod notifications;
 mod oidc;
 mod overview;
 mod passwords;
+mod policies;
 mod quarantine;
 mod reconcile;
 mod retention;
+mod rollout;
 mod secret;
 mod shells;
 mod sign_in;
@@ -55,6 +57,7 @@ pub use hosts::{AdmitError, Admitted, EnrollError};
 pub use notifications::{ChannelState, NewChannel, TestAnswer};
 pub use oidc::{OidcRefusal, RoleRule};
 pub use overview::Overview;
+pub use policies::{Content, Course, PolicyDetail, Put, RolloutState, Steer};
 pub use quarantine::ITEM_STATES;
 pub use retention::{Keep, Retention};
 pub use shells::{NewShell, Pen, ShellError, ShellStream, Shown, Viewer};
@@ -139,6 +142,8 @@ struct Inner {
     names: RwLock<HashMap<Uuid, hosts::HostRef>>,
     counters: Counters,
     beats: beats::Beats,
+    /// A host runs or refuses something else.
+    rollouts: Notify,
     passwords: passwords::Passwords,
     uploads: files::Uploads,
     shells: shells::Shells,
@@ -167,6 +172,7 @@ impl App {
         running.spawn(retention::run(app.clone()));
         running.spawn(change::listen(app.clone()));
         running.spawn(tell::run(app.clone()));
+        running.spawn(policies::run(app.clone()));
         *app.0.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(app)
     }
@@ -198,6 +204,7 @@ impl App {
             names: RwLock::default(),
             counters: Counters::default(),
             beats: beats::Beats::default(),
+            rollouts: Notify::new(),
             audit_head: Mutex::new(0),
             entrance: OnceLock::new(),
             ending: watch::channel(false).0,

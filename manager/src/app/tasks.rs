@@ -266,7 +266,7 @@ impl App {
         Ok(orders)
     }
 
-    /// Wakes when a host's tasks change, whichever manager they were filed at.
+    /// Wakes when a host's tasks or its policy change, at whichever manager.
     #[must_use]
     pub fn task_signal(&self, host: Uuid) -> TaskSignal {
         TaskSignal(self.signal(host))

@@ -268,11 +268,12 @@ impl Live {
         End::Ending
     }
 
-    /// Hands out tasks and cancellations as they are filed, each once in a stream.
+    /// Hands out tasks and cancellations as they are filed, each once in a stream, and policies.
     async fn hand_out_tasks(&self) -> End {
         let (app, host) = (&self.service.app, self.admitted.host);
         let mut signal = app.task_signal(host);
         let mut sent: HashSet<(Uuid, bool)> = HashSet::new();
+        let mut given = None;
         loop {
             let waiting = match Box::pin(app.tasks_waiting(host)).await {
                 Ok(waiting) => waiting,
@@ -301,6 +302,9 @@ impl Live {
                     return end;
                 }
             }
+            if let Err(end) = Box::pin(self.hand_out_policy(&mut given)).await {
+                return end;
+            }
             if !signal.changed().await {
                 return End::Ending;
             }
@@ -316,6 +320,25 @@ impl Live {
                 return end;
             }
         }
+    }
+
+    /// Gives the host the version that it is to run, each once in a stream.
+    async fn hand_out_policy(&self, given: &mut Option<(Option<Uuid>, i64)>) -> Result<(), End> {
+        let Some(wanted) = self.service.app.policy_for(self.admitted.host).await? else {
+            return Ok(());
+        };
+        let this = Some((wanted.policy, wanted.version));
+        if *given == this {
+            return Ok(());
+        }
+        *given = this;
+        self.send(from_manager::Message::Policy(wire::Policy {
+            version: wanted.version.unsigned_abs(),
+            document: wanted.document.into(),
+            id: wanted.policy.map(|policy| policy.to_string()).unwrap_or_default(),
+            name: wanted.name,
+        }))
+        .await
     }
 
     /// Returns when the certificate does not stand any more.

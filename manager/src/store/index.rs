@@ -322,6 +322,11 @@ impl Indexed {
                 self.file(&bundle.path);
                 self.text(bundle.error.as_deref().unwrap_or_default());
             }
+            EventBody::Policy(policy) => {
+                self.fact(FactField::Action, &policy.action);
+                self.text(&policy.name);
+                self.text(policy.error.as_deref().unwrap_or_default());
+            }
             EventBody::Coverage(coverage) => {
                 self.file(&coverage.mount);
                 self.text(coverage.reason.as_deref().unwrap_or_default());

@@ -104,10 +104,18 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
             Some(json!({"name": "", "config": {"kind": "syslog", "server": "x", "port": 1}}))
         }
         ("POST", "/api/v1/notifications/{id}/test") => None,
+        // Taken as JSON, refused as a policy.
+        ("POST", "/api/v1/policies") => Some(json!({"name": ""})),
+        ("PATCH", "/api/v1/policies/{id}") => Some(json!({"soak_s": 1})),
+        ("PUT", "/api/v1/policies/{id}/groups") => Some(json!({"groups": [], "reason": "x"})),
+        ("POST", "/api/v1/policies/{id}/versions") => Some(json!({"document": "", "reason": "x"})),
+        ("POST", "/api/v1/policies/{id}/rollout") => {
+            Some(json!({"action": "pause", "reason": "x"}))
+        }
         ("GET" | "DELETE", _) => None,
         _ => return None,
     };
-    Some((path.replace("{id}", &id).replace("{number}", "7"), body))
+    Some((path.replace("{id}", &id).replace("{number}", "7").replace("{version}", "1"), body))
 }
 
 #[test]

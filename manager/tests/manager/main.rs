@@ -12,6 +12,7 @@ mod hosts;
 mod notifications;
 mod oidc;
 mod openapi;
+mod policies;
 mod quarantine;
 mod schema;
 mod search;
