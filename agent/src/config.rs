@@ -9,12 +9,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 pub use holdfast_common::config::ConfigError;
+pub use holdfast_common::policy::Table;
+use holdfast_common::settings;
+pub use holdfast_common::settings::{
+    ByteSize, Mode, Protect, Response, Responses, ScheduleEntry, split_endpoint,
+};
 use holdfast_common::verdict::{Decision, FailureReason};
 use serde::{Deserialize, Deserializer};
 
-pub use self::scan::{Scan, ScheduleEntry};
+pub use self::scan::Scan;
 
 use crate::sensor::files::list::Files;
 
@@ -55,6 +60,12 @@ pub struct Config {
     /// The link to the manager.
     #[serde(default)]
     pub manager: Manager,
+    /// Remote shells.
+    #[serde(default)]
+    pub shell: Shell,
+    /// What the manager's policies may change here.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// `[on_access]`
@@ -66,7 +77,11 @@ pub struct OnAccess {
     /// Deny and quarantine, or only report.
     pub mode: Mode,
     /// No open waits longer than this for its answer. 50 to 30,000 ms.
-    #[serde(default = "default_deadline", rename = "deadline_ms", deserialize_with = "deadline")]
+    #[serde(
+        default = "default_deadline",
+        rename = "deadline_ms",
+        deserialize_with = "settings::deadline"
+    )]
     pub deadline: Duration,
     /// Files above this many bytes are a `too_large` failure on open, and are rescanned later.
     #[serde(default = "default_max_file_size")]
@@ -82,48 +97,18 @@ pub struct OnAccess {
     pub exclude: Exclude,
 }
 
-/// `[on_access] protect`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Protect {
-    /// `"all"`: every local file system.
-    All,
-    /// The file systems that hold these absolute paths, and those mounted below them.
-    Paths(Vec<PathBuf>),
-}
-
-/// `[on_access] mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Malicious opens are denied, the file is quarantined.
-    Block,
-    /// Malicious opens are allowed and reported.
-    Detect,
-}
-
-impl Mode {
-    /// As in the config.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Block => "block",
-            Self::Detect => "detect",
-        }
-    }
-}
-
 /// `[on_access.exclude]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exclude {
     /// Path globs (`*` stays inside one folder, `**` does not).
-    #[serde(default, deserialize_with = "globs")]
+    #[serde(default, deserialize_with = "settings::globs")]
     pub paths: GlobSet,
     /// SHA-256 of content that is allowed.
-    #[serde(default, deserialize_with = "sha256_list")]
+    #[serde(default, deserialize_with = "settings::sha256_list")]
     pub hashes: Vec<String>,
     /// Globs on the opener's executable (`/proc/PID/exe`).
-    #[serde(default, deserialize_with = "globs")]
+    #[serde(default, deserialize_with = "settings::globs")]
     pub processes: GlobSet,
 }
 
@@ -204,36 +189,8 @@ pub struct Models {
     pub folder: Option<PathBuf>,
     /// What follows when a model fires, by its id or title, in place of what the model says.
     pub response: BTreeMap<String, Responses>,
-}
-
-/// What follows when a model fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Response {
-    /// It is in the journal, and that is all.
-    None,
-    /// People are told.
-    Alert,
-    /// The process and all that it started are killed.
-    Kill,
-    /// The content of its program is denied from now on.
-    Deny,
-    /// The host is cut off from the network.
-    Isolate,
-}
-
-impl Response {
-    /// As in the config.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Alert => "alert",
-            Self::Kill => "kill",
-            Self::Deny => "deny",
-            Self::Isolate => "isolate",
-        }
-    }
+    /// Models that are off, by id or title, whatever `holdfast models enable` says.
+    pub off: Vec<String>,
 }
 
 /// `[isolation]`
@@ -242,7 +199,7 @@ impl Response {
 pub struct Isolation {
     /// What stays reachable by TCP: `host:port` or `[address]:port`. Empty: nothing but the
     /// loopback.
-    #[serde(deserialize_with = "endpoints")]
+    #[serde(deserialize_with = "settings::endpoints")]
     pub allow: Vec<String>,
     /// DHCP servers that may be asked; without it those that this host's leases name.
     pub dhcp: Option<Vec<std::net::IpAddr>>,
@@ -292,6 +249,55 @@ impl Manager {
     }
 }
 
+/// `[shell]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shell {
+    /// What this host allows, whatever its manager asks for.
+    pub mode: ShellMode,
+    /// One where nobody types for so long is closed. 5 s to a day.
+    #[serde(rename = "idle_s", deserialize_with = "seconds")]
+    pub idle: Duration,
+    /// One is closed after so long, whoever types. 5 s to a day.
+    #[serde(rename = "longest_s", deserialize_with = "seconds")]
+    pub longest: Duration,
+}
+
+impl Default for Shell {
+    fn default() -> Self {
+        let (idle, longest) = (Duration::from_secs(600), Duration::from_secs(14_400));
+        Self { mode: ShellMode::Restricted, idle, longest }
+    }
+}
+
+/// `[shell] mode`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShellMode {
+    /// None.
+    Off,
+    /// The fixed commands alone.
+    Restricted,
+    /// Root's own shell too.
+    Full,
+}
+
+/// `[policy]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Take the manager's policies.
+    pub accept: bool,
+    /// Tables that stay as they stand in this file, whatever a policy says.
+    pub keep: Vec<Table>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { accept: true, keep: Vec::new() }
+    }
+}
+
 /// `[self_protection]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -313,14 +319,6 @@ impl Default for SelfProtection {
         }
     }
 }
-
-/// One response or a list of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Responses(pub Vec<Response>);
-
-/// A number of bytes: an integer, or text such as `"64 MiB"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
 
 impl Config {
     /// Reads and checks a config file.
@@ -369,15 +367,6 @@ const fn default_max_file_size() -> ByteSize {
     ByteSize(64 << 20)
 }
 
-fn deadline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let milliseconds = u64::deserialize(deserializer)?;
-    if (50..=30_000).contains(&milliseconds) {
-        Ok(Duration::from_millis(milliseconds))
-    } else {
-        Err(serde::de::Error::custom("deadline_ms must be 50 to 30000"))
-    }
-}
-
 fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let days = i64::deserialize(deserializer)?;
     if (1..=3650).contains(&days) {
@@ -396,6 +385,15 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     }
 }
 
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u64::deserialize(deserializer)?;
+    if (5..=86_400).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(serde::de::Error::custom("5 to 86400 seconds"))
+    }
+}
+
 fn absolute_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
     /// The programs' table has room for more.
     const MOST: usize = 64;
@@ -411,66 +409,6 @@ fn absolute_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Path
     }
 }
 
-fn globs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GlobSet, D::Error> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in Vec::<String>::deserialize(deserializer)? {
-        let glob = globset::GlobBuilder::new(&pattern)
-            .literal_separator(true)
-            .backslash_escape(true)
-            .build()
-            .map_err(serde::de::Error::custom)?;
-        set.add(Glob::clone(&glob));
-    }
-    set.build().map_err(serde::de::Error::custom)
-}
-
-fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    /// Addresses of names come on top; the programs' table has 64 places.
-    const MOST: usize = 16;
-    let list = Vec::<String>::deserialize(deserializer)?;
-    if list.len() > MOST {
-        return Err(serde::de::Error::custom(format!("allow: at most {MOST} endpoints")));
-    }
-    match list.iter().find(|endpoint| split_endpoint(endpoint).is_none()) {
-        None => Ok(list),
-        Some(wrong) => Err(serde::de::Error::custom(format!(
-            "allow: {wrong:?} is not an endpoint: host:port, or [address]:port for IPv6"
-        ))),
-    }
-}
-
-/// Host and port of `host:port` or `[address]:port`.
-#[must_use]
-pub fn split_endpoint(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    let host = match host.strip_prefix('[') {
-        Some(address) => {
-            let address = address.strip_suffix(']')?;
-            address.parse::<std::net::Ipv6Addr>().ok()?;
-            address
-        }
-        None => host,
-    };
-    let plain = !text.starts_with('[') && host.contains(':');
-    (!host.is_empty() && !plain && !host.contains(char::is_whitespace)).then_some((host, port))
-}
-
-fn sha256_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let list = Vec::<String>::deserialize(deserializer)?;
-    list.into_iter()
-        .map(|hash| {
-            if hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-                Ok(hash.to_ascii_lowercase())
-            } else {
-                Err(serde::de::Error::custom(format!(
-                    "{hash:?} is not a SHA-256 in hex (64 digits)"
-                )))
-            }
-        })
-        .collect()
-}
-
 fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     let path = PathBuf::deserialize(deserializer)?;
     if path.is_absolute() {
@@ -478,90 +416,6 @@ fn absolute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf
     } else {
         Err(serde::de::Error::custom(format!("{} is not an absolute path", path.display())))
     }
-}
-
-impl<'de> Deserialize<'de> for Responses {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            One(Response),
-            List(Vec<Response>),
-        }
-        let list = match Either::deserialize(deserializer) {
-            Ok(Either::One(one)) => vec![one],
-            Ok(Either::List(list)) if !list.is_empty() => list,
-            Ok(Either::List(_)) | Err(_) => {
-                return Err(serde::de::Error::custom(
-                    "a response is none, alert, kill, deny or isolate, or a list of these",
-                ));
-            }
-        };
-        if list.len() > 1 && list.contains(&Response::None) {
-            return Err(serde::de::Error::custom("the response none goes with no other"));
-        }
-        Ok(Self(list))
-    }
-}
-
-impl<'de> Deserialize<'de> for Protect {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Word(String),
-            Paths(Vec<PathBuf>),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Word(word) if word == "all" => Ok(Self::All),
-            Either::Word(word) => Err(serde::de::Error::custom(format!(
-                "protect is \"all\" or a list of absolute paths, not {word:?}"
-            ))),
-            Either::Paths(paths) => match paths.iter().find(|path| !path.is_absolute()) {
-                Some(path) => Err(serde::de::Error::custom(format!(
-                    "protect: {} is not an absolute path",
-                    path.display()
-                ))),
-                None if paths.is_empty() => {
-                    Err(serde::de::Error::custom("protect names no path at all"))
-                }
-                None => Ok(Self::Paths(paths)),
-            },
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for ByteSize {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Number(u64),
-            Text(String),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Number(number) => Ok(Self(number)),
-            Either::Text(text) => parse_size(&text).map(Self).ok_or_else(|| {
-                serde::de::Error::custom(format!(
-                    "{text:?} is not a size: a number of bytes, or with KiB, MiB, GiB behind it"
-                ))
-            }),
-        }
-    }
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.trim() {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]
@@ -636,10 +490,12 @@ mode = "block"
 
     #[test]
     fn sizes_globs_and_hashes_are_checked() {
-        assert_eq!(parse_size("64 MiB"), Some(64 << 20));
-        assert_eq!(parse_size("12"), Some(12));
-        assert_eq!(parse_size("99999999 TiB"), None);
-        assert_eq!(parse_size("MiB"), None);
+        for bad in ["\"99999999 TiB\"", "\"MiB\"", "-1"] {
+            let text = format!("{SMALLEST}max_file_size = {bad}\n");
+            assert!(Config::parse(&text).is_err(), "{bad}");
+        }
+        let text = format!("{SMALLEST}max_file_size = \"64 MiB\"\n");
+        assert_eq!(Config::parse(&text).expect("size").on_access.max_file_size.0, 64 << 20);
         for bad in ["paths = [\"a[\"]", "hashes = [\"12\"]"] {
             let text = format!("{SMALLEST}[on_access.exclude]\n{bad}\n");
             assert!(Config::parse(&text).is_err(), "{bad}");

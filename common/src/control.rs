@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::container::Metadata;
 use crate::event::{Event, MalwareDetection};
 use crate::link::OutboxState;
+use crate::ruled::{PolicyReport, PolicyState};
 use crate::scans::{ScanOrder, ScanRecord, ScanSchedule, ScheduleState};
 use crate::verdict::FailureReason;
 
@@ -141,6 +142,8 @@ pub enum Request {
     },
     /// Load the rule bundle folder again. Answer: `Done`, or `Error` while the old one stays.
     BundleReload,
+    /// Which policy runs, and what is in force. Answer: one [`Reply::Policy`].
+    Policy,
     /// Cut the host off from the network. Answer: one [`Reply::Isolation`].
     Isolate {
         /// Why, and who asks.
@@ -176,6 +179,8 @@ pub enum Reply {
     Status(Box<StatusReport>),
     /// See [`Request::Doctor`].
     DoctorLine(DoctorLine),
+    /// See [`Request::Policy`].
+    Policy(Box<PolicyReport>),
     /// See [`Request::Events`].
     Event(Box<Event>),
     /// So far.
@@ -296,6 +301,27 @@ pub struct StatusReport {
     /// The link to the manager.
     #[serde(default)]
     pub manager: ManagerState,
+    /// The manager's policy.
+    #[serde(default)]
+    pub policy: PolicyState,
+    /// Remote shells that are open.
+    #[serde(default)]
+    pub shells: Vec<ShellState>,
+}
+
+/// A remote shell that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellState {
+    /// Its response task.
+    pub task: Uuid,
+    /// Who opened it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The fixed commands alone.
+    pub restricted: bool,
+    /// Open since then, milliseconds since the epoch.
+    pub since_ms: i64,
 }
 
 /// The link to the manager.

@@ -51,6 +51,8 @@ pub enum EventBody {
     Proof(ProofEvent),
     /// The host was cut off or released.
     Isolation(IsolationEvent),
+    /// A remote shell was opened, refused or closed.
+    Shell(ShellEvent),
     /// Somebody interfered with the agent.
     Tampering(Box<TamperingEvent>),
     /// The agent became ready.
@@ -61,6 +63,8 @@ pub enum EventBody {
     ProtectionGap(ProtectionGap),
     /// A rule bundle was loaded, or refused as a whole.
     Bundle(BundleEvent),
+    /// A policy of the manager's was put in force, refused or taken away.
+    Policy(PolicyEvent),
     /// A file system came under protection, left it, or cannot be protected.
     Coverage(CoverageEvent),
     /// Something was dropped, and how much of it.
@@ -84,11 +88,13 @@ impl EventBody {
             Self::File(_) => "file",
             Self::Proof(_) => "proof",
             Self::Isolation(_) => "isolation",
+            Self::Shell(_) => "shell",
             Self::Tampering(_) => "tampering",
             Self::AgentStarted(_) => "agent_started",
             Self::AgentStopped => "agent_stopped",
             Self::ProtectionGap(_) => "protection_gap",
             Self::Bundle(_) => "bundle",
+            Self::Policy(_) => "policy",
             Self::Coverage(_) => "coverage",
             Self::Loss(_) => "loss",
         }
@@ -452,6 +458,23 @@ pub struct IsolationEvent {
     pub allowed: Vec<String>,
 }
 
+/// A terminal of this host that the manager's people use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShellEvent {
+    /// Its response task.
+    pub task: Uuid,
+    /// `opened`, `refused` or `closed`.
+    pub action: String,
+    /// Who opened it.
+    pub by: String,
+    /// Why; of `refused` and `closed`: how that came.
+    pub reason: String,
+    /// The fixed commands alone.
+    pub restricted: bool,
+    /// How long it was open, seconds.
+    pub open_s: u64,
+}
+
 /// Somebody interfered with the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TamperingEvent {
@@ -525,6 +548,21 @@ pub struct BundleEvent {
     pub yara_rules: u64,
     /// Why it was refused; the last good one stays. `None` when it was loaded.
     pub error: Option<String>,
+}
+
+/// A policy of the manager's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyEvent {
+    /// `applied`, `refused` or `removed`.
+    pub action: String,
+    /// Its name.
+    pub name: String,
+    /// Which version.
+    pub version: u64,
+    /// Why it was refused.
+    pub error: Option<String>,
+    /// What of it weakens the host much.
+    pub warnings: Vec<String>,
 }
 
 /// What is protected changed.

@@ -96,6 +96,12 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// Bytes of a file in one message.
 pub const CHUNK: usize = 256 << 10;
 
+/// Bytes of a terminal in one message.
+pub const SHELL_PART: usize = 16 << 10;
+/// Bytes of a terminal, in either direction, that are sent before the other side has said that it
+/// took those before them.
+pub const SHELL_WINDOW: u64 = 64 << 10;
+
 /// What a host says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {

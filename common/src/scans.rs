@@ -411,3 +411,33 @@ pub struct ScanScheduleShown {
     /// Whose clock.
     pub timezone: String,
 }
+
+/// Paths of one scan.
+const MOST_PATHS: usize = 1000;
+
+/// Whether an order can be meant.
+///
+/// # Errors
+/// Why not.
+pub fn check_order(order: &ScanOrder) -> Result<(), String> {
+    match order.scope {
+        ScanScope::Paths if order.paths.is_empty() => Err("no path is given".to_owned()),
+        ScanScope::Paths if order.paths.len() > MOST_PATHS => {
+            Err(format!("at most {MOST_PATHS} paths"))
+        }
+        ScanScope::Quick | ScanScope::Full if !order.paths.is_empty() => {
+            Err("paths are given beside quick or full".to_owned())
+        }
+        ScanScope::Quick | ScanScope::Full | ScanScope::Paths => {
+            if let Some(path) = order.paths.iter().find(|path| !path.is_absolute()) {
+                let shown = crate::process::printable(path.as_os_str().as_encoded_bytes());
+                let shown: String = shown.chars().take(1000).collect();
+                return Err(format!("{shown} is not an absolute path"));
+            }
+            if order.cpu_share.is_some_and(|share| !(1..=100).contains(&share)) {
+                return Err("the CPU share is 1 to 100 percent".to_owned());
+            }
+            Ok(())
+        }
+    }
+}

@@ -76,6 +76,16 @@ pub enum Action {
         /// Its name.
         simulation: String,
     },
+    /// Open a terminal for the one who files it. It is delivered when it is open, and verified when
+    /// it has ended and nothing of it runs any more.
+    Shell {
+        /// The fixed commands alone, no shell of the host's.
+        restricted: bool,
+        /// Of the terminal, at its beginning.
+        columns: u16,
+        /// The same.
+        rows: u16,
+    },
     /// All processes.
     ProcessList,
     /// Status, doctor's lines, counters and the agent's newest events, as a zip.
@@ -102,6 +112,7 @@ impl Action {
             Self::Kill { .. } => "kill",
             Self::DenyHash { .. } => "deny_hash",
             Self::Simulate { .. } => "simulate",
+            Self::Shell { .. } => "shell",
             Self::ProcessList => "process_list",
             Self::Diagnostics => "diagnostics",
         }

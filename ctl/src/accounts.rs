@@ -13,6 +13,7 @@ const USERS: &str = "/api/v1/users";
 const USER_COLUMNS: &[Column] = &[
     ("NAME", "/name"),
     ("ROLE", "/role"),
+    ("SHELLS", "/may_shell"),
     ("DISABLED", "/disabled"),
     ("LOCKED UNTIL", "/locked_until_ms"),
     ("MUST CHANGE PASSWORD", "/must_change_password"),
@@ -67,19 +68,20 @@ pub(crate) async fn users(session: &mut Session, command: Users) -> Result<u8, C
             let body = json!({ "name": name, "role": role, "password": password });
             session.client.call(Method::POST, USERS, Some(&body)).await?
         }
-        Users::Edit { user, role, disable, enable, password } => {
+        Users::Edit { user, role, disable, enable, shell, password } => {
             let id = pages::named(session, USERS, "user", &user).await?;
             let mut body = Map::new();
             body.extend(role.map(|role| ("role".to_owned(), Value::from(role))));
             if disable || enable {
                 body.insert("disabled".to_owned(), Value::from(disable));
             }
+            body.extend(shell.map(|shell| ("may_shell".to_owned(), Value::from(shell == "on"))));
             if password {
                 let new = secret::new_password(&format!("new first password of {user}"))?;
                 body.insert("password".to_owned(), Value::from(new));
             }
             if body.is_empty() {
-                let why = "nothing to change: --role, --disable, --enable or --password";
+                let why = "nothing to change: --role, --disable, --enable, --shell or --password";
                 return Err(CtlError::Usage(why.to_owned()));
             }
             let path = format!("{USERS}/{id}");

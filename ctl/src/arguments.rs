@@ -99,6 +99,16 @@ holdfast-ctl search 'host:web1 (kind:malware OR kind:model)' --json"
     /// Response tasks.
     #[command(subcommand)]
     Tasks(Tasks),
+    /// Open a shell on a host; it is recorded. Its exit status is this command's.
+    #[command(after_help = "Examples:\n  holdfast-ctl shell web1 --reason 'ticket 4711'\n  \
+holdfast-ctl shell web1 --reason triage --restricted")]
+    Shell(Shell),
+    /// Remote shells and their recordings.
+    #[command(subcommand)]
+    Shells(Shells),
+    /// Policies: what groups of hosts go by.
+    #[command(subcommand)]
+    Policies(Policies),
     /// Users.
     #[command(subcommand)]
     Users(Users),
@@ -415,6 +425,194 @@ pub(crate) struct Filing {
     pub(crate) order: Order,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Shell {
+    /// Id or name.
+    pub(crate) host: String,
+    /// Why, for the audit log and the host.
+    #[arg(long)]
+    pub(crate) reason: String,
+    /// The fixed commands alone.
+    #[arg(long)]
+    pub(crate) restricted: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Shells {
+    /// Those that were opened, newest first.
+    #[command(after_help = "Example:\n  holdfast-ctl shells list --since 30d")]
+    List {
+        /// Of this host: id or name.
+        #[arg(long)]
+        host: Option<String>,
+        #[command(flatten)]
+        period: Period,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Keep a recording, an asciicast.
+    #[command(after_help = "Example:\n  holdfast-ctl shells recording 0197a2c4-… -o ticket.cast")]
+    Recording {
+        /// The shell's id.
+        id: String,
+        /// The file; ID.cast without it.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Replace the file.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Look at one that is open, or go on with one's own. Ctrl-] leaves it.
+    #[command(after_help = "Example:\n  holdfast-ctl shells join 0197a2c4-…")]
+    Join {
+        /// The shell's id.
+        id: String,
+    },
+}
+
+/// How roll-outs of a policy go.
+#[derive(Debug, Args)]
+pub(crate) struct Course {
+    /// Percent of the hosts in each stage, the last one 100 [default: 5,25,100]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) stages: Vec<u32>,
+    /// How long a stage is watched: 0, 90s, 30m, 2h [default: 10m]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) soak: Option<String>,
+    /// Whether hosts go back to the version before when it stops [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) roll_back: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policies {
+    /// All policies by name.
+    #[command(after_help = "Example:\n  holdfast-ctl policies list")]
+    List,
+    /// Make a policy. It rules nobody and holds nothing yet.
+    #[command(after_help = "Example:\n  holdfast-ctl policies create web --soak 1h")]
+    Create {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        course: Course,
+    },
+    /// Change how its next roll-outs go.
+    #[command(after_help = "Example:\n  holdfast-ctl policies edit web --stages 1,10,100")]
+    Edit {
+        /// Id or name.
+        policy: String,
+        #[command(flatten)]
+        course: Course,
+    },
+    /// Say whose hosts it rules: all its groups.
+    #[command(after_help = "Examples:\n  holdfast-ctl policies assign web --group web --group \
+proxy --reason 'ticket 4711'\n  holdfast-ctl policies assign web --reason 'nobody any more'")]
+    Assign {
+        /// Id or name.
+        policy: String,
+        /// A group of hosts; repeatable.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// A policy, or the document of one of its versions.
+    #[command(after_help = "Example:\n  holdfast-ctl policies show web --version 3 > web.toml")]
+    Show {
+        /// Id or name.
+        policy: String,
+        /// Print this version's document.
+        #[arg(long, value_name = "N")]
+        version: Option<u64>,
+    },
+    /// Its versions, newest first.
+    #[command(after_help = "Example:\n  holdfast-ctl policies versions web")]
+    Versions {
+        /// Id or name.
+        policy: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Put a new version; its roll-out begins.
+    #[command(after_help = "Example:\n  holdfast-ctl policies put web web.toml --reason 'block'")]
+    Put {
+        /// Id or name.
+        policy: String,
+        /// The document, TOML as in the agent's config; - is standard input.
+        file: PathBuf,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// To all hosts at once, without stages.
+        #[arg(long)]
+        at_once: bool,
+    },
+    /// Put a new version with the document of an older one.
+    #[command(after_help = "Example:\n  holdfast-ctl policies roll-back web --version 3 \
+--reason 'too slow' --at-once")]
+    RollBack {
+        /// Id or name.
+        policy: String,
+        /// Which one.
+        #[arg(long, value_name = "N")]
+        version: u64,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// To all hosts at once, without stages.
+        #[arg(long)]
+        at_once: bool,
+    },
+    /// What differs between two versions.
+    #[command(after_help = "Examples:\n  holdfast-ctl policies diff web\n  \
+holdfast-ctl policies diff web --from 2 --to 5")]
+    Diff {
+        /// Id or name.
+        policy: String,
+        /// The older one; 0 is empty [default: the one before --to]
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
+        /// The newer one [default: the newest]
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+    },
+    /// How the roll-out of the newest version stands, host by host.
+    #[command(after_help = "Example:\n  holdfast-ctl policies rollout web")]
+    Rollout {
+        /// Id or name.
+        policy: String,
+    },
+    /// Let the roll-out wait: no further host gets it.
+    #[command(after_help = "Example:\n  holdfast-ctl policies pause web --reason 'weekend'")]
+    Pause {
+        /// Id or name.
+        policy: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let it go on.
+    #[command(after_help = "Example:\n  holdfast-ctl policies resume web --reason 'monday'")]
+    Resume {
+        /// Id or name.
+        policy: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// End it; hosts go back where the policy says so.
+    #[command(after_help = "Example:\n  holdfast-ctl policies stop web --reason 'wrong file'")]
+    Stop {
+        /// Id or name.
+        policy: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Users {
     /// All users by name.
@@ -444,6 +642,9 @@ holdfast-ctl users edit anna --disable\n  holdfast-ctl users edit anna --passwor
         /// It can again.
         #[arg(long, conflicts_with = "disable")]
         enable: bool,
+        /// It may open remote shells, or may not any more.
+        #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
+        shell: Option<String>,
         /// A new first password: asked for, or the first line of standard input.
         #[arg(long)]
         password: bool,
@@ -461,7 +662,7 @@ pub(crate) enum ApiTokens {
     Create {
         /// Its name.
         name: String,
-        /// read, respond, administer or metrics; repeatable.
+        /// read, respond, administer, metrics or shell; repeatable.
         #[arg(long = "scope", required = true)]
         scopes: Vec<String>,
         /// How long: 12h, 90d.

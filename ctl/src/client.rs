@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Method, Response, StatusCode, Url, redirect};
+use reqwest::{Method, Response, StatusCode, Upgraded, Url, redirect};
 use serde_json::Value;
 
 use crate::arguments::Place;
@@ -145,6 +145,34 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Response, CtlError> {
         self.send(method, self.url(path)?, body, None).await
+    }
+
+    /// GET, answered by a WebSocket.
+    pub(crate) async fn upgrade(&self, path: &str) -> Result<Upgraded, CtlError> {
+        let key = tokio_tungstenite::tungstenite::handshake::client::generate_key();
+        let mut headers = HeaderMap::new();
+        if let Some(token) = &self.token {
+            headers.insert("authorization", token.clone());
+        }
+        let wanted = [("connection", "Upgrade"), ("upgrade", "websocket")];
+        for (name, value) in wanted.into_iter().chain([("sec-websocket-version", "13")]) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        headers.extend(
+            HeaderValue::from_str(&key).map(|key| (reqwest::header::SEC_WEBSOCKET_KEY, key)),
+        );
+        let request = self.http.request(Method::GET, self.url(path)?).headers(headers);
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.problem(response).await);
+        }
+        let shown = response.headers().get(reqwest::header::SEC_WEBSOCKET_ACCEPT);
+        if shown.is_none_or(|shown| shown.as_bytes() != accept.as_bytes()) {
+            let why = "the answer is no WebSocket; is this a manager?".to_owned();
+            return Err(CtlError::Failed(why));
+        }
+        response.upgrade().await.map_err(|error| self.unreachable(&error))
     }
 
     async fn send(

@@ -16,6 +16,8 @@ const COLUMNS: &[Column] = &[
     ("HEALTH", "/health"),
     ("CONNECTED", "/connected"),
     ("SEEN", "/seen_ms"),
+    ("POLICY", "/policy/name"),
+    ("RUNS", "/policy/running"),
     ("WHY", "/reasons"),
     ("ID", "/id"),
 ];

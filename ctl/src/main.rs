@@ -6,7 +6,7 @@
 //! ```
 //!
 //! INVARIANT: nothing that came from the manager is printed but through [`out`], which lets no
-//! control character through. Decides nothing: what may be done is the manager's word.
+//! control character through; the one exception is a terminal ([`shell`]). Decides nothing: what may be done is the manager's word.
 
 mod accounts;
 mod alerts;
@@ -17,10 +17,12 @@ mod hosts;
 mod live;
 mod out;
 mod pages;
+mod policies;
 mod quarantine;
 mod raw;
 mod secret;
 mod session;
+mod shell;
 mod tasks;
 mod trust;
 
@@ -126,6 +128,9 @@ async fn run(session: &mut Session, command: Command) -> Result<u8, CtlError> {
         Command::Events(command) => events::events(session, command).await,
         Command::Search(search) => events::list(session, search).await,
         Command::Tasks(command) => tasks::tasks(session, command).await,
+        Command::Shell(wanted) => shell::shell(session, wanted).await,
+        Command::Shells(command) => shell::shells(session, command).await,
+        Command::Policies(command) => policies::policies(session, command).await,
         Command::Users(command) => accounts::users(session, command).await,
         Command::ApiTokens(command) => accounts::api_tokens(session, command).await,
         Command::EnrollmentTokens(command) => accounts::enrollment_tokens(session, command).await,

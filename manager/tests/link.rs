@@ -12,7 +12,7 @@ use holdfast_common::link::wire::{
     self, EnrollRequest, FromAgent, FromManager, Hello, RenewRequest, from_agent, from_manager,
 };
 use holdfast_common::link::{HostFacts, MAX_HEARTBEAT, MAX_MESSAGE, MOST_EVENTS, heartbeat_pack};
-use holdfast_manager::app::{App, Keep, NewToken, Retention, Settings};
+use holdfast_manager::app::{App, Content, Course, Keep, NewToken, Retention, Settings};
 use holdfast_manager::link::{Authority, Config, Counters, Link};
 use holdfast_manager::store::Place;
 use rcgen::{CertificateParams, KeyPair};
@@ -136,6 +136,19 @@ impl World {
 }
 
 impl Stream {
+    /// The next policy that comes.
+    async fn policy(&mut self) -> wire::Policy {
+        let next = async {
+            loop {
+                let came = self.incoming.message().await.expect("open").expect("a message");
+                if let Some(from_manager::Message::Policy(policy)) = came.message {
+                    return policy;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("a policy")
+    }
+
     /// The status that the stream ends with.
     async fn end(mut self) -> Code {
         let end = async {
@@ -355,5 +368,65 @@ async fn what_happens_at_the_port_stands_in_the_metrics() {
         "holdfast_link_ended_total 0\n",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+/// A sign of life of a host that takes policies and runs none.
+fn heartbeat() -> Bytes {
+    let now_ms = holdfast_manager::app::now_ms();
+    let json = serde_json::json!({
+        "time_ms": now_ms,
+        "capabilities": [{"name": "x", "state": "ok", "evidence": "seen", "time_ms": now_ms}],
+        "outbox": {"events": 0, "bytes": 0, "oldest_s": 0, "dropped": 0},
+        "status": {
+            "version": "0", "host": "h", "pid": 1, "uptime_s": 1, "mode": "block", "problems": [],
+            "file_systems": [], "workers": 1, "sensor": [], "journal_events": 0,
+            "journal_dropped": 0,
+            "policy": {"accepts": true, "running": null, "refused": null, "problem": null},
+            "on_access": {"held": 0, "allowed": 0, "denied": 0, "own": 0, "cached": 0,
+                "excluded": 0, "closed_scanned": 0, "closed_skipped": 0, "failures": [],
+                "past_deadline": 0, "longest_held_us": 0, "rescans_waiting": 0,
+                "rescans_done": 0, "rescans_dropped": 0},
+            "bundle": {"path": "", "digest": "", "loaded_ms": 0, "hashes": 0, "yara_rules": 0,
+                "refused": null},
+            "quarantine": {"items": 0, "bytes": 0}
+        }
+    });
+    heartbeat_pack(&serde_json::to_vec(&json).expect("json"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_comes_when_it_is_put_and_again_to_whoever_connects() {
+    let world = World::new().await;
+    let mut host = world.enroll().await;
+    let mut stream = world.stream(&mut host).await;
+    // Who was never heard of is given none.
+    send(&stream.out, from_agent::Message::Heartbeat(heartbeat())).await;
+    let course = Course { stages: vec![100], soak_s: 0, roll_back: true };
+    let policy = world.app.policy_create("web", &course, "test").await.expect("policy").policy.id;
+    let groups = ["g".to_owned()];
+    world.app.policy_assign(policy, &groups, "a test", "test").await.expect("assigned");
+    let document = "[scan]\ncpu_share = 5\n";
+    for version in 1..=2_u64 {
+        let content = Content::Document(document.to_owned());
+        world.app.policy_put(policy, content, false, "a test", "test").await.expect("put");
+        let came = stream.policy().await;
+        assert_eq!((came.id.as_str(), came.version), (policy.to_string().as_str(), version));
+        assert_eq!((&came.document[..], came.name.as_str()), (document.as_bytes(), "web"));
+    }
+    // It never said that it runs it.
+    let mut again = world.stream(&mut host).await;
+    assert_eq!(again.policy().await.version, 2);
+    world.app.policy_assign(policy, &[], "a test", "test").await.expect("assigned");
+    // Nor that it runs any: there is nothing to take from it, and the next one is the next.
+    world.app.policy_assign(policy, &groups, "a test", "test").await.expect("assigned");
+    let copy = Content::CopyOf(1);
+    world.app.policy_put(policy, copy, true, "a test", "test").await.expect("put");
+    loop {
+        let came = again.policy().await;
+        if came.version == 3 {
+            break;
+        }
+        assert_eq!(came.version, 2);
     }
 }

@@ -14,6 +14,7 @@ pub mod program32;
 pub mod rest;
 pub mod scenarios;
 pub mod scratch;
+pub mod terminal;
 pub mod uring;
 
 use std::path::Path;

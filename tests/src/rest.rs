@@ -69,7 +69,7 @@ impl Place {
     }
 }
 
-fn trust(authority: &Path) -> Result<ClientConfig> {
+pub(crate) fn trust(authority: &Path) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority)?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

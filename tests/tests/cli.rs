@@ -11,7 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use holdfast_common::control::{
     BundleState, DoctorLine, FileSystemState, ModelState, OnAccessCounters, ProofState,
-    QuarantineState, Reply, Request, ScanProgress, SensorState, StatusReport, Suppression,
+    QuarantineState, Reply, Request, ScanProgress, SensorState, ShellState, StatusReport,
+    Suppression,
 };
 use holdfast_common::event::{Event, EventBody, FileFacts, LossEvent, MalwareDetection};
 use holdfast_common::process::ProcessInfo;
@@ -204,6 +205,14 @@ fn status(problems: &[&str]) -> Reply {
         journal_dropped: 0,
         isolated: false,
         manager: Default::default(),
+        shells: vec![ShellState {
+            task: Uuid::nil(),
+            by: HOSTILE.into(),
+            reason: HOSTILE.into(),
+            restricted: true,
+            since_ms: 1,
+        }],
+        policy: Default::default(),
     }))
 }
 
@@ -227,7 +236,14 @@ fn status_says_healthy_or_names_the_problems_first() {
     let output = agent.run(["status"]);
     let text = out(&output);
     assert_eq!((code(&output), text.lines().next()), (0, Some("healthy")));
-    for part in ["up 1d 1h", "deadline 3", "1 files, 2.0 KiB", "tracepoint", "no permission"] {
+    for part in [
+        "up 1d 1h",
+        "deadline 3",
+        "1 files, 2.0 KiB",
+        "tracepoint",
+        "no permission",
+        "REMOTE SHELL",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_tame(&text);

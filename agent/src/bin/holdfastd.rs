@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         Some(word) if word == holdfast_agent::guard::TRIAL => {
             return holdfast_agent::guard::trial_main(line);
         }
+        Some(word) if word == holdfast_agent::shell::LEADER => {
+            return holdfast_agent::shell::leader_main(line);
+        }
         Some(_) | None => {}
     }
     let arguments = match Arguments::try_parse() {

@@ -60,6 +60,13 @@ holdfast events --since 2026-11-22T08:00:00+01:00\n  holdfast events --follow --
     /// The rule bundle.
     #[command(subcommand)]
     Bundle(Bundle),
+    /// Which policy of the manager's runs here, and which settings are in force.
+    #[command(after_help = "Examples:\n  sudo holdfast policy\n  sudo holdfast policy --document")]
+    Policy {
+        /// Print the document that runs.
+        #[arg(long)]
+        document: bool,
+    },
     /// Cut this host off from the network, but for its management endpoints.
     #[command(after_help = "Examples:\n  sudo holdfast isolate --reason 'ticket 4711'\n  \
 sudo holdfast isolate --for 2h")]

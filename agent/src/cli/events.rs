@@ -1,7 +1,7 @@
 //! `holdfast events`: one line an event, oldest first.
 
 use holdfast_common::control::{Reply, Request};
-use holdfast_common::event::{Activity, Event, EventBody, NetworkEvent};
+use holdfast_common::event::{Activity, Event, EventBody, NetworkEvent, PolicyEvent, ShellEvent};
 use holdfast_common::process::ProcessInfo;
 use holdfast_common::verdict::{Decision, Disposition, ScanType};
 
@@ -9,7 +9,7 @@ use super::text::{duration, local_time, parse_since, safe};
 use super::{CliError, Session, arguments, unexpected};
 
 /// Every kind, to refuse a misspelt one (an empty answer would look like peace).
-const KINDS: [&str; 19] = [
+const KINDS: [&str; 20] = [
     "malware",
     "model",
     "failure",
@@ -22,11 +22,13 @@ const KINDS: [&str; 19] = [
     "file",
     "proof",
     "isolation",
+    "shell",
     "tampering",
     "agent_started",
     "agent_stopped",
     "protection_gap",
     "bundle",
+    "policy",
     "coverage",
     "loss",
 ];
@@ -148,6 +150,11 @@ fn what(body: &EventBody) -> String {
         EventBody::Isolation(isolation) => {
             format!("{}: {}", isolation.action, isolation.reason)
         }
+        EventBody::Shell(shell) => {
+            let mode = if shell.restricted { "restricted shell" } else { "shell" };
+            let ShellEvent { action, by, reason, .. } = shell;
+            format!("{mode} {action}, of {by}: {reason} (task {})", shell.task)
+        }
         EventBody::Tampering(event) => {
             let word = if event.denied { "denied" } else { "seen" };
             let by = event.process.as_ref().map(|process| format!(": {}", who(process)));
@@ -172,6 +179,11 @@ fn what(body: &EventBody) -> String {
                 bundle.path, bundle.hashes, bundle.yara_rules
             ),
         },
+        EventBody::Policy(policy) => {
+            let PolicyEvent { action, name, version, error, warnings } = policy;
+            let why = error.iter().chain(warnings).map(|why| format!("; {why}"));
+            format!("{name} version {version} {action}{}", why.collect::<String>())
+        }
         EventBody::Coverage(coverage) => {
             let state = if coverage.protected { "protected" } else { "not protected" };
             let reason = coverage.reason.as_deref().map(|reason| format!(": {reason}"));

@@ -10,6 +10,7 @@ mod isolation;
 mod metrics;
 mod models;
 mod out;
+mod policy;
 mod quarantine;
 mod scan;
 mod scans;
@@ -119,6 +120,7 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
         Command::Models(command) => models::models(session, command),
         Command::Simulate(command) => simulate::simulate(session, command),
         Command::Bundle(Bundle::Reload) => state::reload(session),
+        Command::Policy { document } => policy::policy(session, document),
         Command::Isolate(isolate) => isolation::isolate(session, isolate),
         Command::Release(release) => isolation::release(session, release),
         Command::Isolation(command) => isolation::isolation(session, command),

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use holdfast_common::control::{Reply, Request, ScanProgress};
 use holdfast_common::scans::{ScanOrder, ScanSchedule, ScanScope};
+use holdfast_common::schedule::{check_schedule, parse_jitter};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish};
 
 use super::arguments::Scan;
 use super::out::Tone;
 use super::text::{safe, size};
 use super::{CliError, Session, unexpected};
-use crate::sweep::{check_schedule, parse_jitter};
 
 /// Exit code when something was found.
 const FOUND: u8 = 1;

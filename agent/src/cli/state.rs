@@ -172,6 +172,16 @@ fn facts(report: &StatusReport) -> Vec<(&'static str, String)> {
         facts.push(("network", "ISOLATED (holdfast isolation status)".to_owned()));
     }
     facts.push(("manager", manager(&report.manager)));
+    for shell in &report.shells {
+        let mode = if shell.restricted { "restricted, " } else { "" };
+        let since = local_time(shell.since_ms);
+        let (by, reason, task) = (&shell.by, &shell.reason, shell.task);
+        facts.push((
+            "REMOTE SHELL",
+            format!("{mode}open since {since}, by {by}: {reason} (task {task})"),
+        ));
+    }
+    facts.push(("policy", super::policy::in_a_line(&report.policy)));
     facts.push((
         "journal",
         format!("{} events, {} dropped", report.journal_events, report.journal_dropped),

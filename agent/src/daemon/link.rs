@@ -9,8 +9,9 @@ use holdfast_common::link::{Capability, CapabilityState};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 
 use super::operator::{self, Desk};
-use super::{Agent, sink};
+use super::{Agent, policy, sink};
 use crate::control::{Answerer, Operator};
+use crate::policy::Offer;
 use crate::report::{Host, Link, Needs};
 use crate::respond::Denied;
 use crate::sensor::proc::ProcDir;
@@ -27,6 +28,7 @@ pub(super) fn start(agent: &Arc<Agent>) {
         state_dir: agent.config.state_dir.clone(),
         journal: agent.journal.clone(),
         host: Arc::new(linked),
+        shells: Arc::clone(&agent.shells),
     });
     match started {
         // It is started once.
@@ -99,6 +101,12 @@ impl Host for Linked {
         pids().into_iter().filter_map(known).take(most).collect()
     }
 
+    fn policy(&self, offer: Offer) {
+        if let Ok(agent) = self.agent() {
+            policy::take(&agent, offer);
+        }
+    }
+
     fn keep_reachable(&self, endpoints: Vec<String>) {
         if let Ok(agent) = self.agent() {
             agent.isolation.keep_reachable(endpoints);
@@ -145,7 +153,7 @@ fn capabilities(agent: &Agent) -> Vec<Capability> {
         }
     }
     found.bundle(&status.bundle, now);
-    let (limit, used) = (agent.config.quarantine.max_size.0, status.quarantine);
+    let (limit, used) = (agent.policies.config().quarantine.max_size.0, status.quarantine);
     let evidence = format!("{} items, {} of {limit} bytes", used.items, used.bytes);
     // Where a file could be too large for what is left.
     let ok = limit.saturating_sub(used.bytes) >= (64 << 20).min(limit / 10);

@@ -1,7 +1,7 @@
 //! The one place that knows all parts of the agent: builds them in order, waits, stops them.
 //!
 //! ```text
-//!  config → state folder → journal, isolation, vault, allow list, models
+//!  config → state folder → journal, models, policy (what is in force), isolation, vault, allow list, models
 //!         → scan workers → process table → responder → on access (marks stand: ready)
 //!         → sensor → control socket → link → self-protection → wait for a signal → on access stops first
 //! ```
@@ -12,6 +12,7 @@
 mod link;
 pub mod log;
 mod operator;
+mod policy;
 mod proof;
 mod sink;
 mod state;
@@ -29,13 +30,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::operator::Desk;
 use self::sink::Sinks;
 use self::state::StateDir;
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::control::Server;
 use crate::detect::{Models, ModelsError};
 use crate::guard::{self, Guard, Own, Seen};
 use crate::isolate::Isolation;
 use crate::journal::{Journal, JournalError};
 use crate::on_access::{self, Counters, Exclusions, OnAccess, OnAccessError};
+use crate::policy::Policies;
 use crate::prove::{Prover, Witness};
 use crate::quarantine::{Vault, VaultError};
 use crate::report::Link;
@@ -44,6 +46,7 @@ use crate::respond::{
 };
 use crate::scan::{ScanError, WorkerFactory};
 use crate::sensor::{self, ImageHashes, ProcessTable, Sensor};
+use crate::shell::Shells;
 use crate::sweep::{self, Sweeps};
 
 /// sysexits.h: something is wrong in the configuration.
@@ -100,7 +103,9 @@ fn prepare_process() {
 
 /// Everything that runs.
 pub(crate) struct Agent {
+    /// As it was at the start: what no policy rules is read from here, the rest from `policies`.
     pub(crate) config: Config,
+    pub(crate) policies: Policies,
     pub(crate) host: String,
     pub(crate) journal: Journal,
     pub(crate) vault: Arc<Vault>,
@@ -118,6 +123,7 @@ pub(crate) struct Agent {
     pub(crate) isolation: Arc<Isolation>,
     pub(crate) denied: Arc<DenyList>,
     pub(crate) sweeps: Sweeps,
+    pub(crate) shells: Arc<Shells>,
     /// There once the rest stands.
     pub(crate) link: OnceLock<Link>,
     /// Last of all.
@@ -151,6 +157,8 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
         guard.stop();
     }
     agent.sweeps.stop();
+    // While the link can still tell of it.
+    agent.shells.stop();
     if let Some(link) = agent.link.get() {
         link.stop();
     }
@@ -166,9 +174,15 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
     Ok(())
 }
 
-fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
+fn build(local: Config, state: &StateDir) -> anyhow::Result<Agent> {
     let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-    let journal = Journal::open(&config.state_dir, host.clone(), &config.journal)?;
+    let journal = Journal::open(&local.state_dir, host.clone(), &local.journal)?;
+    let models = Arc::new(Models::load(&local.state_dir, &local.models)?);
+    let policies = Policies::open(local);
+    let config = Config::clone(&policies.config());
+    if let Err(error) = models.rule(&config.models) {
+        policies.fault(&format!("models: {error}; the config's are in force"));
+    }
     let isolation = Arc::new(start_isolation(&config, &journal)?);
     let vault = Arc::new(Vault::open(&config.state_dir, config.quarantine.max_size.0)?);
     if state.died_at().is_some() {
@@ -176,7 +190,6 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     }
     let allowed = AllowList::open(&config.state_dir)?;
     let exclusions = Arc::new(Exclusions::new(&config.on_access.exclude, allowed.hashes()));
-    let models = Arc::new(Models::load(&config.state_dir, &config.models)?);
     models.recall(&journal)?;
     for refused in models.refused() {
         tracing::error!(rule = refused.origin, reason = refused.reason, "a rule was left out");
@@ -232,9 +245,11 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
     on_access.expect_mounts(sensor.as_ref().is_some_and(|sensor| {
         [Kind::Mount, Kind::Namespaces, Kind::Fork].iter().all(|kind| sensor.sees(*kind))
     }));
+    let shells = Arc::new(Shells::new(config.shell.clone(), journal.clone()));
     let sweeps = start_sweeps(&config, &journal, &factory, &exclusions, (&vault, &witness))?;
     Ok(Agent {
         config,
+        policies,
         host,
         journal,
         vault,
@@ -251,6 +266,7 @@ fn build(config: Config, state: &StateDir) -> anyhow::Result<Agent> {
         isolation,
         denied,
         sweeps,
+        shells,
         link: OnceLock::new(),
         guard: OnceLock::new(),
         ready: Instant::now(),
@@ -266,8 +282,7 @@ fn start_sweeps(
 ) -> anyhow::Result<Sweeps> {
     let respond = respond::Respond::new(journal.clone(), Arc::clone(vault), Arc::clone(witness));
     let needs = sweep::Needs {
-        config: config.scan.clone(),
-        quarantine: config.on_access.mode == Mode::Block,
+        rules: policy::sweep_rules(config),
         state_dir: config.state_dir.clone(),
         journal: journal.clone(),
         factory: Arc::clone(factory),

@@ -120,6 +120,7 @@ impl Operator for Desk {
                 agent.models.end_suppression(id).map_err(|error| crate::error_chain(&error))
             }
             Request::BundleReload => watch::reload_bundle(agent),
+            Request::Policy => send(answer, Reply::Policy(Box::new(agent.policies.report()))),
             Request::Isolate { reason, duration_s } => {
                 let limit = duration_s.map(std::time::Duration::from_secs);
                 let state = agent.isolation.isolate(&reason, limit);
@@ -160,7 +161,7 @@ pub(super) fn status(agent: &Agent) -> StatusReport {
         host: agent.host.clone(),
         pid: std::process::id(),
         uptime_s: agent.ready.elapsed().as_secs(),
-        mode: agent.config.on_access.mode.name().to_owned(),
+        mode: agent.policies.config().on_access.mode.name().to_owned(),
         problems: problems(agent),
         file_systems: agent.on_access.file_systems(),
         on_access: agent.on_access.counters(),
@@ -173,6 +174,8 @@ pub(super) fn status(agent: &Agent) -> StatusReport {
         journal_dropped: journal.dropped,
         isolated: agent.isolation.status().isolated,
         manager: agent.link.get().map(Link::state).unwrap_or_default(),
+        shells: agent.shells.open(),
+        policy: agent.policies.status(),
     }
 }
 
@@ -222,6 +225,7 @@ fn problems(agent: &Agent) -> Vec<String> {
     problems.extend(agent.isolation.problems());
     problems.extend(agent.sweeps.problems());
     problems.extend(agent.guard.get().map(Guard::problems).unwrap_or_default());
+    problems.extend(agent.policies.problems());
     problems.extend(agent.link.get().map(Link::problems).unwrap_or_default());
     problems
 }

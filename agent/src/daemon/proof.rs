@@ -34,11 +34,11 @@ impl Protection for Watched {
     }
 
     fn blocks(&self) -> bool {
-        self.agent(|agent| agent.config.on_access.mode == Mode::Block)
+        self.agent(|agent| agent.policies.config().on_access.mode == Mode::Block)
     }
 
     fn deadline(&self) -> Duration {
-        self.agent(|agent| agent.config.on_access.deadline)
+        self.agent(|agent| agent.policies.config().on_access.deadline)
     }
 
     fn bundle(&self) -> (BundleState, bool) {
@@ -60,7 +60,7 @@ impl Protection for Watched {
     }
 
     fn quarantine(&self) -> (u64, QuarantineState) {
-        self.agent(|agent| (agent.config.quarantine.max_size.0, agent.vault.usage()))
+        self.agent(|agent| (agent.policies.config().quarantine.max_size.0, agent.vault.usage()))
     }
 
     fn items_of_markers(&self) -> Vec<(Uuid, PathBuf)> {

@@ -76,7 +76,7 @@ impl Sinks {
             match self.responses.get() {
                 Some(responses) => {
                     let wanted = self.models.responses(&detection);
-                    responses.respond(detection, wanted);
+                    responses.respond(detection, &wanted);
                 }
                 None => drop(self.journal.record(EventBody::Model(Box::new(detection)))),
             }

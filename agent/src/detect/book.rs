@@ -3,7 +3,7 @@
 //!
 //! Fixed after it was built. A rule that only feeds a correlation fires nothing itself.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use holdfast_common::control::ModelState;
@@ -167,18 +167,6 @@ impl Book {
         let id = Uuid::try_parse(wanted).ok();
         self.models.iter().position(|model| model.title == wanted || Some(model.id) == id)
     }
-
-    /// Puts the policy's responses in place of the models' own.
-    ///
-    /// # Errors
-    /// The name that no model has.
-    pub fn set_responses(&mut self, policy: &BTreeMap<String, Responses>) -> Result<(), String> {
-        for (name, responses) in policy {
-            let number = self.find(name).ok_or_else(|| name.clone())?;
-            self.models[number].response = responses.0.clone();
-        }
-        Ok(())
-    }
 }
 
 /// The first one of an id stays.
@@ -320,21 +308,21 @@ impl Model {
             last_fired_ms: None,
             fired: 0,
             origin: self.origin.clone(),
-            response: self.responses(),
+            response: in_words(&self.response),
             advice: self.advice.clone(),
             suppressed: 0,
         }
     }
+}
 
-    /// In words.
-    #[must_use]
-    pub fn responses(&self) -> String {
-        self.response.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ")
-    }
+/// Responses in words.
+#[must_use]
+pub fn in_words(responses: &[Response]) -> String {
+    responses.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ")
+}
 
-    /// Something more than a report follows.
-    #[must_use]
-    pub fn acts(&self) -> bool {
-        self.response.iter().any(|one| !matches!(one, Response::None | Response::Alert))
-    }
+/// Something more than a report follows.
+#[must_use]
+pub fn acts(responses: &[Response]) -> bool {
+    responses.iter().any(|one| !matches!(one, Response::None | Response::Alert))
 }

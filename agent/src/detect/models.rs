@@ -19,7 +19,7 @@ use holdfast_common::process::{ProcessInfo, ProcessKey};
 use rsigma_eval::EvaluationResult;
 use uuid::Uuid;
 
-use super::book::{Book, Model};
+use super::book::{Book, Model, acts, in_words};
 use super::correlate::{Feed, Fired, Windows};
 use super::names::Names;
 use super::rules::FolderError;
@@ -83,11 +83,26 @@ struct State {
     saved: Saved,
     /// By number of the model.
     on: Vec<bool>,
+    /// What config and policy say, by number of the model.
+    ruled: Vec<Ruled>,
     fired: Fires,
     suppressed: HashMap<usize, u64>,
     recent: HashMap<(ProcessKey, usize), Recent>,
     minutes: HashMap<usize, Minute>,
     windows: Windows,
+}
+
+/// What config and policy say of a model.
+struct Ruled {
+    response: Vec<config::Response>,
+    off: bool,
+}
+
+impl Ruled {
+    fn by_themselves(book: &Book) -> Vec<Self> {
+        let own = |model: &Model| Self { response: model.response.clone(), off: false };
+        book.models.iter().map(own).collect()
+    }
 }
 
 /// Count and time of the last firing, milliseconds since the epoch.
@@ -121,9 +136,46 @@ impl Models {
     /// model that is not there. A single rule that is not valid is left out: see
     /// [`Models::refused`].
     pub fn load(state_dir: &Path, config: &config::Models) -> Result<Self, ModelsError> {
-        let mut book = Book::read(config.folder.as_deref())?;
-        book.set_responses(&config.response).map_err(ModelsError::Unknown)?;
-        Self::with_book(state_dir, book)
+        let models = Self::with_book(state_dir, Book::read(config.folder.as_deref())?)?;
+        models.rule(config)?;
+        Ok(models)
+    }
+
+    /// Whether every model is there that this names.
+    ///
+    /// # Errors
+    /// [`ModelsError::Unknown`]
+    pub fn check(&self, config: &config::Models) -> Result<(), ModelsError> {
+        self.ruled(config).map(drop)
+    }
+
+    /// Puts responses in place of the models' own, and switches off. What was so by an earlier call
+    /// and is not named is as the models have it.
+    ///
+    /// # Errors
+    /// [`ModelsError::Unknown`]; then nothing has changed.
+    pub fn rule(&self, config: &config::Models) -> Result<(), ModelsError> {
+        let ruled = self.ruled(config)?;
+        let mut state = self.state();
+        state.ruled = ruled;
+        for (number, model) in self.book.models.iter().enumerate() {
+            state.on[number] =
+                !state.ruled[number].off && !state.saved.disabled.contains(&model.id);
+        }
+        Ok(())
+    }
+
+    fn ruled(&self, config: &config::Models) -> Result<Vec<Ruled>, ModelsError> {
+        let mut ruled = Ruled::by_themselves(&self.book);
+        let find =
+            |name: &String| self.book.find(name).ok_or_else(|| ModelsError::Unknown(name.clone()));
+        for (name, responses) in &config.response {
+            ruled[find(name)?].response.clone_from(&responses.0);
+        }
+        for name in &config.off {
+            ruled[find(name)?].off = true;
+        }
+        Ok(ruled)
     }
 
     /// With these models.
@@ -136,7 +188,8 @@ impl Models {
         let on = book.models.iter().map(|model| !saved.disabled.contains(&model.id)).collect();
         let numbers = book.models.iter().enumerate().map(|(at, model)| (model.id, at)).collect();
         let cli = std::env::current_exe().ok().map(|exe| exe.with_file_name("holdfast"));
-        let state = Mutex::new(State { saved, on, ..State::default() });
+        let ruled = Ruled::by_themselves(&book);
+        let state = Mutex::new(State { saved, on, ruled, ..State::default() });
         Ok(Self {
             book,
             numbers,
@@ -214,7 +267,9 @@ impl Models {
         {
             let details = self.book.engine.details(number, passing.view);
             let evidence = evidence(passing.view, details.as_ref(), kept_back);
-            detections.push(self.detection(model, passing, evidence, vec![passing.event]));
+            let response = in_words(&state.ruled[number].response);
+            let events = vec![passing.event];
+            detections.push(self.detection(model, response, passing, evidence, events));
         }
         if self.book.feeds[number].is_empty() {
             return;
@@ -261,12 +316,14 @@ impl Models {
         }
         put(&mut evidence, "counted", Some(fired.value.to_string()));
         put_repeated(&mut evidence, kept_back);
-        Some(self.detection(model, passing, evidence, fired.events))
+        let response = in_words(&state.ruled[number].response);
+        Some(self.detection(model, response, passing, evidence, fired.events))
     }
 
     fn detection(
         &self,
         model: &Model,
+        response: String,
         passing: &Passing<'_, '_>,
         evidence: BTreeMap<String, String>,
         mut events: Vec<Uuid>,
@@ -283,7 +340,7 @@ impl Models {
             evidence,
             events,
             advice: model.advice.clone(),
-            response: model.responses(),
+            response,
             responded: String::new(),
             simulated: self.is_simulation(process)
                 || parents.iter().any(|one| self.is_simulation(one)),
@@ -305,10 +362,9 @@ impl Models {
 
     /// What the model of this detection answers with.
     #[must_use]
-    pub fn responses(&self, detection: &ModelDetection) -> &[config::Response] {
-        self.numbers
-            .get(&detection.model_id)
-            .map_or(&[], |number| self.book.models[*number].response.as_slice())
+    pub fn responses(&self, detection: &ModelDetection) -> Vec<config::Response> {
+        let number = self.numbers.get(&detection.model_id);
+        number.map(|number| self.state().ruled[*number].response.clone()).unwrap_or_default()
     }
 
     /// Counts what the journal knows of earlier firings, on a thread of its own.
@@ -354,6 +410,7 @@ impl Models {
             last_fired_ms: fired.map(|(_, time)| time),
             fired: fired.map_or(0, |(count, _)| count),
             suppressed: state.suppressed.get(&number).copied().unwrap_or(0),
+            response: in_words(&state.ruled[number].response),
             ..model.state()
         }
     }
@@ -379,6 +436,10 @@ impl Models {
         let number = self.find(model)?;
         let id = self.book.models[number].id;
         let mut state = self.state();
+        if enabled && state.ruled[number].off {
+            let why = "the config or the manager's policy has this model off (models.off)";
+            return Err(ModelsError::Refused(why.to_owned()));
+        }
         let mut saved = state.saved.clone();
         saved.disabled.retain(|one| *one != id);
         if !enabled {
@@ -505,7 +566,7 @@ impl State {
             }
             kept_back = recent.kept_back;
         }
-        kept_back += self.admit_this_minute(number, model, now)?;
+        kept_back += self.admit_this_minute(number, now)?;
         if self.recent.len() >= RECENT_MAX {
             self.recent.retain(|_, recent| now.duration_since(recent.fired) < QUIET);
         }
@@ -517,7 +578,7 @@ impl State {
         Some(kept_back)
     }
 
-    fn admit_this_minute(&mut self, number: usize, model: &Model, now: Instant) -> Option<u64> {
+    fn admit_this_minute(&mut self, number: usize, now: Instant) -> Option<u64> {
         let minute =
             self.minutes.entry(number).or_insert(Minute { since: now, fired: 0, kept_back: 0 });
         let mut kept_back = 0;
@@ -525,7 +586,7 @@ impl State {
             kept_back = minute.kept_back;
             *minute = Minute { since: now, fired: 0, kept_back: 0 };
         }
-        if minute.fired >= FLOOD && !model.acts() {
+        if minute.fired >= FLOOD && !acts(&self.ruled[number].response) {
             minute.kept_back += 1;
             return None;
         }

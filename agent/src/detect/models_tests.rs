@@ -358,6 +358,26 @@ fn the_policys_responses_take_the_place_of_the_models_own() {
 }
 
 #[test]
+fn rules_come_and_go_while_models_run_and_what_they_have_off_is_not_switched_on() {
+    let folder = tempfile::tempdir().expect("folder");
+    let config = |text: &str| toml::from_str::<config::Models>(text).expect("config");
+    let models = Models::load(folder.path(), &config("")).expect("models");
+    let cron = || models.list().into_iter().find(|model| model.title == "Cron").expect("model");
+    models.rule(&config("off = [\"Cron\"]\nresponse.Cron = \"isolate\"")).expect("rules");
+    assert_eq!((cron().enabled, cron().response.as_str()), (false, "isolate"));
+    assert!(matches!(models.switch("Cron", true), Err(ModelsError::Refused(_))));
+    assert!(models.check(&config("off = [\"Corn\"]")).is_err());
+    assert!(models.rule(&config("off = [\"Corn\"]")).is_err());
+    assert_eq!(cron().response, "isolate", "nothing has changed");
+    models.rule(&config("")).expect("none");
+    assert_eq!((cron().enabled, cron().response.as_str()), (true, "alert"));
+    // What an operator has switched off stays off.
+    models.switch("Cron", false).expect("off");
+    models.rule(&config("")).expect("none");
+    assert!(!cron().enabled);
+}
+
+#[test]
 fn a_folder_is_taken_as_it_is_and_bad_rules_are_left_out_by_name() {
     let state = tempfile::tempdir().expect("folder");
     let rules = tempfile::tempdir().expect("folder");

@@ -259,6 +259,7 @@ impl<'a> Subject<'a> {
             EventBody::File(file) => (&file.process, file.parents.as_slice()),
             EventBody::Proof(_)
             | EventBody::Isolation(_)
+            | EventBody::Shell(_)
             | EventBody::Tampering(_)
             | EventBody::Malware(_)
             | EventBody::Model(_)
@@ -269,6 +270,7 @@ impl<'a> Subject<'a> {
             | EventBody::AgentStopped
             | EventBody::ProtectionGap(_)
             | EventBody::Bundle(_)
+            | EventBody::Policy(_)
             | EventBody::Coverage(_)
             | EventBody::Loss(_) => return None,
         };

@@ -50,11 +50,13 @@ pub fn tampering_of(event: &EventBody, own: &Own) -> Option<TamperingEvent> {
         | EventBody::Network(_)
         | EventBody::Proof(_)
         | EventBody::Isolation(_)
+        | EventBody::Shell(_)
         | EventBody::Tampering(_)
         | EventBody::AgentStarted(_)
         | EventBody::AgentStopped
         | EventBody::ProtectionGap(_)
         | EventBody::Bundle(_)
+        | EventBody::Policy(_)
         | EventBody::Coverage(_)
         | EventBody::Loss(_) => None,
     }

@@ -30,7 +30,7 @@ mod without_agent;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ pub struct Isolation {
 
 /// What the watching thread shares.
 struct Shared {
-    config: config::Isolation,
+    config: RwLock<Arc<config::Isolation>>,
     state_dir: PathBuf,
     report: Report,
     /// What else stays reachable: the manager, once it is known.
@@ -106,7 +106,7 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Shared").field("config", &self.config()).finish_non_exhaustive()
     }
 }
 
@@ -141,7 +141,7 @@ impl Isolation {
     ) -> std::io::Result<Self> {
         let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         let shared = Arc::new(Shared {
-            config,
+            config: RwLock::new(Arc::new(config)),
             state_dir,
             report,
             manager: Mutex::default(),
@@ -182,6 +182,12 @@ impl Isolation {
         Ok(self.status())
     }
 
+    /// From the next time on these stay reachable in place of what the config names.
+    pub fn replace(&self, allow: Vec<String>, dhcp: Option<Vec<std::net::IpAddr>>) {
+        let mut config = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
+        *config = Arc::new(config::Isolation { allow, dhcp, ..config::Isolation::clone(&config) });
+    }
+
     /// From the next time on these endpoints stay reachable, too.
     pub fn keep_reachable(&self, endpoints: Vec<String>) {
         *self.shared.manager.lock().unwrap_or_else(PoisonError::into_inner) = endpoints;
@@ -190,7 +196,7 @@ impl Isolation {
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> IsolationState {
-        self.shared.lock().state(&self.shared.config)
+        self.shared.lock().state(&self.shared.config())
     }
 
     /// What is red, by name.
@@ -242,13 +248,17 @@ impl Drop for Isolation {
 }
 
 impl Shared {
+    fn config(&self) -> Arc<config::Isolation> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What stays reachable.
     fn allow(&self) -> Vec<String> {
-        let mut all = self.config.allow.clone();
+        let mut all = self.config().allow.clone();
         for endpoint in &*self.manager.lock().unwrap_or_else(PoisonError::into_inner) {
             if !all.contains(endpoint) {
                 all.push(endpoint.clone());
@@ -259,7 +269,7 @@ impl Shared {
 
     /// The same, resolved. The manager's name may be beyond reach where its addresses are known.
     fn places(&self) -> Result<Vec<Place>, String> {
-        let mut places = endpoints::resolve(&self.config.allow)?;
+        let mut places = endpoints::resolve(&self.config().allow)?;
         let manager = self.manager.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut unresolved = None;
         for endpoint in manager {
@@ -308,9 +318,10 @@ impl Shared {
             current.record.until_ms = until_ms;
             reason.clone_into(&mut current.record.reason);
             self.store(&current.record)?;
-            return Ok(current.state(&self.config));
+            return Ok(current.state(&self.config()));
         }
-        let cgroup = guard::cgroup(self.config.cgroup.as_deref()).map_err(IsolateError::Refused)?;
+        let cgroup =
+            guard::cgroup(self.config().cgroup.as_deref()).map_err(IsolateError::Refused)?;
         // Names first: when the host is cut off nothing answers.
         let places = self.places().map_err(IsolateError::Resolve)?;
         let mut record = Record {
@@ -318,7 +329,7 @@ impl Shared {
             until_ms,
             reason: reason.to_owned(),
             places,
-            dhcp: self.config.dhcp.clone().unwrap_or_else(endpoints::known_dhcp_servers),
+            dhcp: self.config().dhcp.clone().unwrap_or_else(endpoints::known_dhcp_servers),
             ..Record::default()
         };
         self.cut(&mut record, cgroup)?;
@@ -332,7 +343,7 @@ impl Shared {
             });
         }
         self.tell("isolated", reason, &places);
-        Ok(self.lock().state(&self.config))
+        Ok(self.lock().state(&self.config()))
     }
 
     /// All layers, and then the record: the pins alone are undone by the next start.
@@ -348,21 +359,22 @@ impl Shared {
         }
         let programs = match inner.prepared.take() {
             Some(programs) => programs,
-            None => Programs::load(&self.config.pins).map_err(IsolateError::Cut)?,
+            None => Programs::load(&self.config().pins).map_err(IsolateError::Cut)?,
         };
+        let config = self.config();
         let needs = CutNeeds {
             programs,
             cgroup,
-            part_of_host: self.config.cgroup.is_some(),
+            part_of_host: config.cgroup.is_some(),
             allowed: record.allowed(),
             queues: Vec::new(),
-            pins: &self.config.pins,
+            pins: &config.pins,
         };
         let mut cut = match Cut::make(needs, false) {
             Ok(cut) => cut,
             Err(failed) => {
                 inner.prepared = Some(failed.programs);
-                let undone = cut::remove(&self.config.pins, &failed.queues);
+                let undone = cut::remove(&self.config().pins, &failed.queues);
                 let undone = undone.err().map(|why| format!("; {why}")).unwrap_or_default();
                 return Err(IsolateError::Cut(format!("{}{undone}", failed.why)));
             }
@@ -399,15 +411,16 @@ impl Shared {
         let mut inner = self.lock();
         let (stood, places, removed) = match inner.current.take() {
             Some(Current { cut, record }) => {
-                let (programs, removed) = cut.remove(&self.config.pins);
+                let (programs, removed) = cut.remove(&self.config().pins);
                 inner.prepared = Some(programs);
                 (true, record.places, removed)
             }
             None => {
                 let record = Record::load(&self.state_dir).ok().flatten();
-                let stood = record.is_some() || programs::left_behind(&self.config.pins);
+                let stood = record.is_some() || programs::left_behind(&self.config().pins);
                 let Record { places, queues, .. } = record.unwrap_or_default();
-                let removed = if stood { cut::remove(&self.config.pins, &queues) } else { Ok(()) };
+                let removed =
+                    if stood { cut::remove(&self.config().pins, &queues) } else { Ok(()) };
                 (stood, places, removed)
             }
         };
@@ -441,7 +454,7 @@ impl Shared {
         match record {
             Some(record) if record.expired(now_ms()) => undo("expired", &record.reason),
             Some(record) => self.restore(record),
-            None if programs::left_behind(&self.config.pins) => {
+            None if programs::left_behind(&self.config().pins) => {
                 undo("undone", "interrupted");
                 self.tell("refused", "the agent ended while it cut the host off", &[]);
             }
@@ -449,7 +462,7 @@ impl Shared {
         }
         let mut inner = self.lock();
         if inner.current.is_none() && inner.problem.is_none() {
-            match Programs::load(&self.config.pins) {
+            match Programs::load(&self.config().pins) {
                 Ok(programs) => inner.prepared = Some(programs),
                 Err(why) => inner.problem = Some(format!("its programs cannot be loaded: {why}")),
             }
@@ -457,7 +470,7 @@ impl Shared {
     }
 
     fn restore(&self, record: Record) {
-        match without_agent::cut_again(&self.config, &record) {
+        match without_agent::cut_again(&self.config(), &record) {
             Ok(mut cut) => {
                 cut.finish();
                 self.tell("restored", &record.reason, &record.places);

@@ -385,7 +385,9 @@ fn search_keys(body: &EventBody) -> (Option<&str>, Option<&str>) {
         | EventBody::ProtectionGap(_)
         | EventBody::Proof(_)
         | EventBody::Isolation(_)
+        | EventBody::Shell(_)
         | EventBody::Scan(_)
+        | EventBody::Policy(_)
         | EventBody::Loss(_) => (None, None),
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::config::Protect;
 use crate::on_access::layers::{Layers, UNKNOWN_BASE};
 use crate::on_access::marks::{Marks, Root, read_mountinfo};
 use crate::on_access::mounts::{Mount, Plan, parse, plan};
+use crate::on_access::view::device_of;
 use crate::sys::fanotify::Group;
 
 /// The table is looked at this often even when the kernel says nothing.
@@ -31,11 +32,15 @@ const HIDDEN: &str = "hidden below another mount";
 /// What is protected now.
 pub struct Coverage {
     group: Arc<Group>,
-    protect: Protect,
+    protect: Mutex<Arc<Protect>>,
     marks: Arc<Marks>,
     events_below_overlay: bool,
     states: Mutex<BTreeMap<u64, FileSystemState>>,
     handled: Mutex<HashSet<(u32, u32)>>,
+    /// File systems that were marked by the last look, each with a folder on it.
+    marked: Mutex<Marked>,
+    /// One look at a time.
+    turn: Mutex<()>,
     report: Box<dyn Fn(EventBody) + Send + Sync>,
 }
 
@@ -50,16 +55,18 @@ impl Coverage {
     pub fn new(
         group: Arc<Group>,
         marks: Arc<Marks>,
-        protect: Protect,
+        protect: Arc<Protect>,
         report: Box<dyn Fn(EventBody) + Send + Sync>,
     ) -> Self {
         Self {
             group,
             marks,
-            protect,
+            protect: Mutex::new(protect),
             events_below_overlay: kernel_at_least(6, 5),
             states: Mutex::default(),
             handled: Mutex::default(),
+            marked: Mutex::default(),
+            turn: Mutex::default(),
             report,
         }
     }
@@ -111,9 +118,65 @@ impl Coverage {
     /// # Errors
     /// When mountinfo cannot be read.
     pub fn refresh(&self) -> std::io::Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.look()
+    }
+
+    /// Whether this is not what is protected now.
+    pub(super) fn is_other(&self, protect: &Protect) -> bool {
+        *self.protect() != *protect
+    }
+
+    fn protect(&self) -> Arc<Protect> {
+        Arc::clone(&self.protect.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Protects this from now on, and tells what was marked and is not wanted any more: it stays
+    /// marked until [`Coverage::let_go`].
+    ///
+    /// # Errors
+    /// When mountinfo cannot be read; then what was wanted before still is.
+    pub(super) fn set_protect(&self, protect: Arc<Protect>) -> std::io::Result<Narrowed> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.marked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let old = std::mem::replace(
+            &mut *self.protect.lock().unwrap_or_else(PoisonError::into_inner),
+            protect,
+        );
+        if let Err(error) = self.look() {
+            *self.protect.lock().unwrap_or_else(PoisonError::into_inner) = old;
+            return Err(error);
+        }
+        let now = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Narrowed(before.into_iter().filter(|(device, _)| !now.contains_key(device)).collect()))
+    }
+
+    /// Takes marks off that nobody wants any more; those of `elsewhere` stay. What cannot be
+    /// reached any more stays marked, which costs time and no protection.
+    pub(super) fn let_go(&self, narrowed: Narrowed, elsewhere: &HashSet<(u32, u32)>) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.marked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (device, path) in narrowed.0 {
+            if wanted.contains_key(&device) || elsewhere.contains(&device) {
+                continue;
+            }
+            let Ok(folder) = open(&path) else { continue };
+            // Subvolumes of one file system share its mark.
+            let kind = rustix::fs::fstatfs(&folder).map(|facts| facts.f_type);
+            let shared = kind.is_ok_and(|kind| kind == BTRFS);
+            if !shared && device_of(folder.as_fd()) == Some(device) {
+                // ENOENT: its mark went with its super block.
+                let _ = self.group.unprotect(folder.as_fd());
+            }
+        }
+    }
+
+    fn look(&self) -> std::io::Result<()> {
         let mounts = parse(&read_mountinfo()?);
-        let plans = plan(&mounts, &self.protect, self.events_below_overlay);
+        let protect = self.protect();
+        let plans = plan(&mounts, &protect, self.events_below_overlay);
         let mut roots = Vec::new();
+        let mut marked = BTreeMap::new();
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut seen = BTreeMap::new();
         let mut handled = HashSet::new();
@@ -122,7 +185,7 @@ impl Coverage {
             // Each time anew: an id may by now be that of another mount, and marking what is
             // marked changes nothing.
             let before = states.remove(&mount.id);
-            let mut state = self.carry_out(&plan, &mut roots);
+            let mut state = self.carry_out(&plan, &mut roots, &mut marked);
             if state.reason.as_deref() == Some(HIDDEN)
                 && let Some(known) = before.as_ref().filter(|known| known.protected)
             {
@@ -138,16 +201,19 @@ impl Coverage {
             seen.insert(mount.id, state);
         }
         self.marks.update(&mounts, roots);
-        // What is left has been unmounted: its mark went with its super block.
-        for mut gone in states.into_values() {
+        // What is left has been unmounted (its mark went with its super block), or is not named.
+        for (id, mut gone) in states {
             if gone.protected {
                 gone.protected = false;
-                gone.reason = Some("unmounted".to_owned());
+                let there = mounts.iter().any(|mount| mount.id == id);
+                let why = if there { "not named by protect any more" } else { "unmounted" };
+                gone.reason = Some(why.to_owned());
                 self.tell(&gone);
             }
         }
         *self.states.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         *self.handled.lock().unwrap_or_else(PoisonError::into_inner) = handled;
+        *self.marked.lock().unwrap_or_else(PoisonError::into_inner) = marked;
         Ok(())
     }
 
@@ -168,11 +234,18 @@ impl Coverage {
         }));
     }
 
-    fn carry_out(&self, plan: &Plan, roots: &mut Vec<Root>) -> FileSystemState {
+    fn carry_out(
+        &self,
+        plan: &Plan,
+        roots: &mut Vec<Root>,
+        marked: &mut Marked,
+    ) -> FileSystemState {
         let refusal = match plan {
             Plan::Refuse(_, reason) => Some((*reason).to_owned()),
-            Plan::Protect(mount) => self.protect_mount(mount, roots).err(),
-            Plan::ProtectBelow(mount, layers) => self.protect_layers(mount, layers, roots).err(),
+            Plan::Protect(mount) => self.protect_mount(mount, roots, marked).err(),
+            Plan::ProtectBelow(mount, layers) => {
+                self.protect_layers(mount, layers, roots, marked).err()
+            }
         };
         let mount = plan.mount();
         FileSystemState {
@@ -183,12 +256,17 @@ impl Coverage {
         }
     }
 
-    fn protect_mount(&self, mount: &Mount, roots: &mut Vec<Root>) -> Result<(), String> {
+    fn protect_mount(
+        &self,
+        mount: &Mount,
+        roots: &mut Vec<Root>,
+        marked: &mut Marked,
+    ) -> Result<(), String> {
         let point = open_mount(mount)?;
         if !mount.idmapped {
             roots.extend(Root::of(point.as_fd(), &mount.point).ok());
         }
-        self.group.protect(point.as_fd()).map_err(|error| error.to_string())
+        self.mark(point.as_fd(), &mount.point, marked)
     }
 
     fn protect_layers(
@@ -196,6 +274,7 @@ impl Coverage {
         mount: &Mount,
         layers: &Layers,
         roots: &mut Vec<Root>,
+        marked: &mut Marked,
     ) -> Result<(), String> {
         let base = if layers.any_relative() {
             let shown = open_mount(mount)?;
@@ -213,13 +292,18 @@ impl Coverage {
                     Some(base) => base.join(layer).canonicalize().map_err(|e| e.to_string()),
                     None => Ok(layer.to_owned()),
                 };
-                path.and_then(|path| self.protect_layer(&path, roots)).err()
+                path.and_then(|path| self.protect_layer(&path, roots, marked)).err()
             })
             .collect();
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     }
 
-    fn protect_layer(&self, layer: &Path, roots: &mut Vec<Root>) -> Result<(), String> {
+    fn protect_layer(
+        &self,
+        layer: &Path,
+        roots: &mut Vec<Root>,
+        marked: &mut Marked,
+    ) -> Result<(), String> {
         let folder =
             open(layer).map_err(|error| format!("layer {}: {error}", printable_path(layer)))?;
         let kind = rustix::fs::fstatfs(&folder).map_err(|error| error.to_string())?.f_type;
@@ -230,9 +314,25 @@ impl Coverage {
             ));
         }
         roots.extend(Root::of(folder.as_fd(), layer).ok());
-        self.group.protect(folder.as_fd()).map_err(|error| error.to_string())
+        self.mark(folder.as_fd(), layer, marked)
+    }
+
+    fn mark(&self, folder: BorrowedFd<'_>, path: &Path, marked: &mut Marked) -> Result<(), String> {
+        self.group.protect(folder).map_err(|error| error.to_string())?;
+        marked.extend(device_of(folder).map(|device| (device, path.to_owned())));
+        Ok(())
     }
 }
+
+/// A folder on each file system that carries our mark, by its device.
+type Marked = BTreeMap<(u32, u32), PathBuf>;
+
+/// What was marked and is not wanted any more.
+#[must_use]
+pub(super) struct Narrowed(Marked);
+
+/// `BTRFS_SUPER_MAGIC` (linux/magic.h).
+const BTRFS: i64 = 0x9123_683e;
 
 const OVERLAY: i64 = 0x794c_7630;
 

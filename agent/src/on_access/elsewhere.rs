@@ -60,7 +60,7 @@ type Device = (u32, u32);
 /// What is protected in other namespaces.
 pub(super) struct Elsewhere {
     group: Arc<Group>,
-    protect: Protect,
+    protect: Mutex<Arc<Protect>>,
     coverage: Arc<Coverage>,
     counters: Arc<Counters>,
     own: u64,
@@ -116,7 +116,7 @@ impl Elsewhere {
     /// Without `/proc`.
     pub(super) fn new(
         group: Arc<Group>,
-        protect: Protect,
+        protect: Arc<Protect>,
         coverage: Arc<Coverage>,
         counters: Arc<Counters>,
     ) -> std::io::Result<Self> {
@@ -124,7 +124,7 @@ impl Elsewhere {
         let task = rustix::fs::open(c"/proc/self", flags, Mode::empty())?;
         Ok(Self {
             group,
-            protect,
+            protect: Mutex::new(protect),
             coverage,
             counters,
             own: mount_namespace(&task, Path::new("ns/mnt"))?,
@@ -149,6 +149,17 @@ impl Elsewhere {
     pub(super) fn call(&self) {
         // Full after 2^64 - 2 calls that nobody has read: it is readable all the same.
         let _ = rustix::io::write(&self.call, &1_u64.to_ne_bytes());
+    }
+
+    /// From the next look on this is protected.
+    pub(super) fn set_protect(&self, protect: Arc<Protect>) {
+        *self.protect.lock().unwrap_or_else(PoisonError::into_inner) = protect;
+    }
+
+    /// Devices of the file systems that are protected for what other namespaces see.
+    pub(super) fn protected(&self) -> HashSet<Device> {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.iter().filter(|(_, state)| state.protected).map(|(device, _)| *device).collect()
     }
 
     /// File systems of other namespaces that should be protected, and why one is not.
@@ -190,7 +201,8 @@ impl Elsewhere {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let found = progress.census.take(self.own, Instant::now() + PASS)?;
         let own = View::of(Path::new("/proc/self"), self.own, self.own_users).ok();
-        let places = match &self.protect {
+        let protect = Arc::clone(&self.protect.lock().unwrap_or_else(PoisonError::into_inner));
+        let places = match &*protect {
             Protect::All => None,
             Protect::Paths(paths) => Some(places(&parse(&read_mountinfo()?), paths)),
         };

@@ -7,61 +7,84 @@
 use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use globset::GlobSet;
 
 use crate::config::Exclude;
 
-/// The exclusions in force.
+/// The exclusions in force, for all but the loops: these have paths and processes among their own
+/// rules.
 #[derive(Debug)]
 pub struct Exclusions {
-    paths: GlobSet,
-    processes: GlobSet,
-    hashes: RwLock<HashSet<String>>,
+    config: RwLock<Arc<Exclude>>,
+    hashes: RwLock<Hashes>,
+}
+
+/// Allowed content.
+#[derive(Debug, Default)]
+struct Hashes {
+    /// By the config.
+    configured: HashSet<String>,
+    /// By operators.
+    allowed: HashSet<String>,
 }
 
 impl Exclusions {
     /// From the config, and the hashes that operators allowed.
     #[must_use]
     pub fn new(config: &Exclude, allowed: impl IntoIterator<Item = String>) -> Self {
-        Self {
-            paths: config.paths.clone(),
-            processes: config.processes.clone(),
-            hashes: RwLock::new(config.hashes.iter().cloned().chain(allowed).collect()),
-        }
+        let hashes = Hashes { allowed: allowed.into_iter().collect(), ..Hashes::default() };
+        let new = Self { config: RwLock::default(), hashes: RwLock::new(hashes) };
+        new.replace(config);
+        new
+    }
+
+    /// Others in place of the config's.
+    pub fn replace(&self, config: &Exclude) {
+        let configured = config.hashes.iter().cloned().collect();
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.clone());
+        self.hashes.write().unwrap_or_else(PoisonError::into_inner).configured = configured;
     }
 
     /// True when this opener or this path is excluded. Costs nothing where none is configured.
     #[must_use]
     pub fn covers(&self, file: BorrowedFd<'_>, pid: u32) -> bool {
-        (!self.paths.is_empty() && self.covers_path(file))
-            || (!self.processes.is_empty() && self.covers_process(pid))
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        covers(&config, file, pid)
     }
 
     /// True when this content is allowed, whatever matches.
     #[must_use]
     pub fn allow_content(&self, sha256: &str) -> bool {
-        self.hashes.read().unwrap_or_else(PoisonError::into_inner).contains(sha256)
+        let hashes = self.hashes.read().unwrap_or_else(PoisonError::into_inner);
+        hashes.configured.contains(sha256) || hashes.allowed.contains(sha256)
     }
 
     /// Allows content from now on.
     pub fn add_content(&self, sha256: String) {
-        self.hashes.write().unwrap_or_else(PoisonError::into_inner).insert(sha256);
-    }
-
-    fn covers_path(&self, file: BorrowedFd<'_>) -> bool {
-        let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        covers(&self.paths, &link)
-    }
-
-    fn covers_process(&self, pid: u32) -> bool {
-        covers(&self.processes, &PathBuf::from(format!("/proc/{pid}/exe")))
+        self.hashes.write().unwrap_or_else(PoisonError::into_inner).allowed.insert(sha256);
     }
 }
 
+/// True when this opener or this path is excluded. Costs nothing where none is configured.
+#[must_use]
+pub(super) fn covers(config: &Exclude, file: BorrowedFd<'_>, pid: u32) -> bool {
+    (!config.paths.is_empty() && covers_path(config, file))
+        || (!config.processes.is_empty() && covers_process(config, pid))
+}
+
+fn covers_path(config: &Exclude, file: BorrowedFd<'_>) -> bool {
+    let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    leads_to(&config.paths, &link)
+}
+
+fn covers_process(config: &Exclude, pid: u32) -> bool {
+    leads_to(&config.processes, &PathBuf::from(format!("/proc/{pid}/exe")))
+}
+
 /// True when the magic link leads to a path that matches, and that path to the same inode.
-fn covers(globs: &GlobSet, link: &Path) -> bool {
+fn leads_to(globs: &GlobSet, link: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let Ok(path) = std::fs::read_link(link) else { return false };
     if !globs.is_match(&path) {
@@ -109,5 +132,14 @@ mod tests {
         let globs = exclusions(&format!("processes = [\"{}\"]", me.display()));
         assert!(globs.covers(file.as_fd(), std::process::id()));
         assert!(!globs.covers(file.as_fd(), 1));
+    }
+    #[test]
+    fn others_take_the_place_of_the_configs_and_not_of_operators() {
+        let (ours, theirs) = ("a".repeat(64), "b".repeat(64));
+        let config = toml::from_str(&format!("hashes = [\"{ours}\"]")).expect("exclusions");
+        let exclusions = Exclusions::new(&config, [theirs.clone()]);
+        assert!(exclusions.allow_content(&ours) && exclusions.allow_content(&theirs));
+        exclusions.replace(&Exclude::default());
+        assert!(!exclusions.allow_content(&ours) && exclusions.allow_content(&theirs));
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! INVARIANT: nothing here opens a file, resolves a name, logs, or waits for anybody but the
-//! kernel's queue, the workers' sockets and its own inbox. The agent's own opens pass first.
+//! kernel's queue, the workers' sockets and its own inbox; what it decides by is its own copy. The agent's own opens pass first.
 //! What a scan comes to is settled in [`super::settle`].
 //! Several loops may read one group: they share the process's descriptor table. One of them
 //! stands by, and leads when the watchdog finds the others stuck.
@@ -29,8 +29,10 @@ use rustix::event::epoll;
 use crate::on_access::Shared;
 use crate::on_access::cache;
 use crate::on_access::counters::count;
+use crate::on_access::exclude;
 use crate::on_access::inbox::{Inbox, Message};
 use crate::on_access::nursery::Nursery;
+use crate::on_access::rules::Rules;
 use crate::on_access::settle::{Clean, MOST_ANSWERED};
 use crate::on_access::waiting::{Ticket, Waiter, Waiting};
 use crate::scan::Worker;
@@ -59,6 +61,7 @@ const FIRST_SEAT: u64 = 2;
 /// One loop. Owns its workers and the opens that it has read.
 pub(super) struct Loop {
     pub(super) shared: Arc<Shared>,
+    pub(super) rules: Arc<Rules>,
     pub(super) waiting: Arc<Mutex<Waiting>>,
     pub(super) inbox: Arc<Inbox>,
     pulse: Arc<AtomicU64>,
@@ -112,6 +115,7 @@ impl Loop {
             epoll::EventFlags::IN,
         )?;
         let mut new = Self {
+            rules: parts.shared.rules(),
             shared: parts.shared,
             waiting: parts.waiting,
             inbox: parts.inbox,
@@ -193,7 +197,7 @@ impl Loop {
 
     fn read_events(&mut self) {
         let group = Arc::clone(&self.shared.group);
-        let fallback = self.shared.failure_fallback;
+        let fallback = self.rules.fallback;
         let mut events = std::mem::take(&mut self.events);
         let read = group.read(&mut self.buffer, fallback, |event| events.push(event));
         for event in events.drain(..) {
@@ -236,7 +240,7 @@ impl Loop {
             // First of all, so that an excluded opener, too, is known to write.
             shared.cache.forget(&facts.identity);
         }
-        if shared.exclusions.covers(pending.file(), pending.pid()) {
+        if exclude::covers(&self.rules.config.exclude, pending.file(), pending.pid()) {
             count(&counters.excluded);
             return self.allow(pending, since);
         }
@@ -246,7 +250,7 @@ impl Loop {
             shared.ignore_if_safe(file.as_fd(), &facts);
             return;
         }
-        if facts.identity.size > shared.config.max_file_size.0 {
+        if facts.identity.size > self.rules.config.max_file_size.0 {
             return self.fail_unheld(pending, since, FailureReason::TooLarge);
         }
         let epoch = shared.cache.epoch(&facts.identity);
@@ -456,6 +460,11 @@ impl Loop {
                     // Nobody may listen any more.
                     let _ = done.send(());
                 }
+                Message::NewRules(rules, done) => {
+                    self.rules = rules;
+                    // Nobody may listen any more.
+                    let _ = done.send(());
+                }
                 Message::Lead => {
                     self.lead();
                     for seat in 0..self.seats.len() {
@@ -474,7 +483,7 @@ impl Loop {
     fn next_deadline(&self) -> Option<rustix::event::Timespec> {
         let (oldest, patience) = {
             let waiting = lock(&self.waiting);
-            (waiting.oldest()?, waiting.patience(self.shared.soft_deadline))
+            (waiting.oldest()?, waiting.patience(self.rules.soft_deadline))
         };
         let mut left = patience.saturating_sub(oldest.elapsed());
         if let Some((due, _)) = self.changing.front() {
@@ -488,12 +497,12 @@ impl Loop {
     fn expire(&mut self) {
         let now = Instant::now();
         while let Some((ticket, waiter)) =
-            { lock(&self.waiting).remove_overdue(now, self.shared.soft_deadline) }
+            { lock(&self.waiting).remove_overdue(now, self.rules.soft_deadline) }
         {
             let no_worker = self.seats.iter().all(|seat| seat.worker.is_none());
             let reason =
                 if no_worker { FailureReason::ScannerUnavailable } else { FailureReason::Deadline };
-            self.shared.answer_overdue(waiter, reason);
+            self.shared.answer_overdue(&self.rules, waiter, reason);
             // A worker that has not finished by now hangs, for all we know.
             if let Some(index) = self.seats.iter().position(|seat| seat.busy == Some(ticket)) {
                 self.retire(index);

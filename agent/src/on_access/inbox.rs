@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rustix::event::EventfdFlags;
 
+use crate::on_access::rules::Rules;
 use crate::on_access::waiting::Ticket;
 use crate::scan::Worker;
 
@@ -22,6 +23,8 @@ pub(super) enum Message {
     LookedUp(Ticket),
     /// The rules changed: use no older worker again. Answered when that holds.
     NewBundle(mpsc::Sender<()>),
+    /// Decide by these from now on. Answered when that holds.
+    NewRules(Arc<Rules>, mpsc::Sender<()>),
     /// Read events from now on: the loops that did are stuck.
     Lead,
     /// Let everybody go and return.
@@ -29,7 +32,7 @@ pub(super) enum Message {
 }
 
 /// A mailbox with a bell. Bounded by its writers: one worker a seat, one message a held open, one
-/// reload, one stop.
+/// reload, one change of rules, one stop.
 #[derive(Debug)]
 pub(super) struct Inbox {
     bell: OwnedFd,
@@ -42,6 +45,7 @@ impl std::fmt::Debug for Message {
             Self::Worker { .. } => "Worker",
             Self::LookedUp(_) => "LookedUp",
             Self::NewBundle(_) => "NewBundle",
+            Self::NewRules(..) => "NewRules",
             Self::Lead => "Lead",
             Self::Stop => "Stop",
         })

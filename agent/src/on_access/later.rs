@@ -102,11 +102,7 @@ impl Later {
     }
 
     /// Begins the threads.
-    pub(super) fn start(
-        shared: &Arc<Shared>,
-        factory: &Arc<WorkerFactory>,
-        limit: Duration,
-    ) -> std::io::Result<()> {
+    pub(super) fn start(shared: &Arc<Shared>, factory: &Arc<WorkerFactory>) -> std::io::Result<()> {
         let later = &shared.later;
         // Set once, by the one caller.
         let _ = later.shared.set(Arc::downgrade(shared));
@@ -116,11 +112,11 @@ impl Later {
         std::thread::Builder::new()
             .name("count-closed".to_owned())
             .spawn(move || count_rewrites(&seen, &counting))?;
-        let mut scanner = Scanner::new(shared, factory, limit);
+        let mut scanner = Scanner::new(shared, factory);
         std::thread::Builder::new()
             .name("scan-closed".to_owned())
             .spawn(move || scanner.run_closed(&closed))?;
-        let mut scanner = Scanner::new(shared, factory, limit);
+        let mut scanner = Scanner::new(shared, factory);
         std::thread::Builder::new()
             .name("rescan".to_owned())
             .spawn(move || scanner.run_rescans(&rescans))?;
@@ -181,7 +177,6 @@ struct Scanner {
     shared: std::sync::Weak<Shared>,
     factory: Arc<WorkerFactory>,
     worker: Option<Worker>,
-    limit: Duration,
     /// When a file was last scanned after a close.
     recent: HashMap<InodeKey, Instant>,
     /// Files that were closed again too soon.
@@ -191,12 +186,11 @@ struct Scanner {
 type InodeKey = ((u32, u32), u64);
 
 impl Scanner {
-    fn new(shared: &Arc<Shared>, factory: &Arc<WorkerFactory>, limit: Duration) -> Self {
+    fn new(shared: &Arc<Shared>, factory: &Arc<WorkerFactory>) -> Self {
         Self {
             shared: Arc::downgrade(shared),
             factory: Arc::clone(factory),
             worker: None,
-            limit,
             recent: HashMap::new(),
             postponed: HashMap::new(),
         }
@@ -297,7 +291,7 @@ impl Scanner {
     fn scan(&mut self, shared: &Shared, job: Job) {
         let generation = shared.generation.load(Relaxed);
         let mut reason = FailureReason::ScannerUnavailable;
-        let limit = self.limit;
+        let limit = shared.rules().rescan_limit;
         // A worker may have been killed for reasons of its own: its file is tried again.
         for _ in 0..MOST_ATTEMPTS {
             let Some(worker) = self.worker(generation) else { break };
@@ -340,7 +334,7 @@ impl Scanner {
                 let hashes = scanned.hashes.map(|hashes| hashes.to_hex()).unwrap_or_default();
                 let allowed = shared.exclusions.allow_content(&hashes.sha256);
                 let outcome = Outcome::Verdict(Verdict::Malicious(signature.clone()));
-                let resolution = decide(&outcome, allowed, &shared.config);
+                let resolution = decide(&outcome, allowed, &shared.rules().config);
                 if resolution.follow_up == FollowUp::Nothing {
                     return;
                 }

@@ -2,7 +2,7 @@
 //! given its verdict, or the deadline has passed.
 //!
 //! [`hold`] is the loop that everything else serves: [`settle`] (answers), [`waiting`] (who waits), [`cache`] and [`condemned`] (what is
-//! known), [`decide`] (the table), [`exclude`], [`later`] (scans that nobody waits for),
+//! known), [`decide`] (the table), [`rules`] (what it is asked with), [`exclude`], [`later`] (scans that nobody waits for),
 //! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`], [`mounts`]
 //! and [`layers`] (what is marked), [`elsewhere`], [`namespaces`] and [`view`] (and what is marked
 //! that only others see), [`counters`].
@@ -23,6 +23,7 @@ pub(crate) mod mounts;
 mod namespaces;
 mod nursery;
 mod rewrites;
+mod rules;
 mod settle;
 mod view;
 mod waiting;
@@ -31,7 +32,7 @@ mod watchdog;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,7 @@ use holdfast_common::event::EventBody;
 use holdfast_common::verdict::{Decision, FailureReason};
 
 pub use self::counters::Counters;
+pub use self::coverage::check_paths;
 pub use self::exclude::Exclusions;
 pub use self::rewrites::MassRewrite;
 
@@ -52,20 +54,25 @@ use self::inbox::{Inbox, Message};
 use self::later::Later;
 use self::marks::Marks;
 use self::nursery::Nursery;
+use self::rules::Rules;
 use self::waiting::Waiter;
 use self::watchdog::{Watchdog, Watched};
-use crate::config::{Config, Mode, OnAccess as OnAccessConfig};
+use crate::config::{Config, Mode, Protect};
 use crate::respond::{Failed, Responder};
 use crate::scan::WorkerFactory;
 use crate::sensor::ImageHashes;
 use crate::sys::fanotify::{Group, Pending};
 use crate::sys::identity::Facts;
 
+/// How long a loop may take to get to its next turn before rules are not put in force.
+const APPLY: Duration = Duration::from_secs(60);
+
 /// What all loops and the scanner threads share.
 pub(crate) struct Shared {
     group: Arc<Group>,
     marks: Arc<Marks>,
-    config: OnAccessConfig,
+    /// What the loops have copies of.
+    rules: RwLock<Arc<Rules>>,
     own_pid: u32,
     counters: Arc<Counters>,
     exclusions: Arc<Exclusions>,
@@ -75,12 +82,6 @@ pub(crate) struct Shared {
     generation: AtomicU64,
     /// Opens held by one loop at most.
     most_held: usize,
-    /// When a loop answers by the failure table: a little before the deadline.
-    soft_deadline: Duration,
-    /// When the watchdog answers for a loop that is stuck.
-    hard_deadline: Duration,
-    /// The reply should an event be dropped by mistake.
-    failure_fallback: Decision,
     later: Later,
     images: Option<ImageHashes>,
     responder: Responder,
@@ -100,6 +101,8 @@ pub struct OnAccess {
     factory: Arc<WorkerFactory>,
     workers_failing: Arc<AtomicBool>,
     stop: OwnedFd,
+    /// One change of rules at a time.
+    applying: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -137,6 +140,9 @@ pub enum OnAccessError {
     /// The first workers did not start.
     #[error("cannot start scan workers")]
     Workers(#[source] crate::scan::ScanError),
+    /// A loop did not take the rules.
+    #[error("a loop that holds opens is stuck")]
+    Stuck,
     /// A thread, a descriptor or the mount table.
     #[error("cannot start on-access protection")]
     Start(#[source] std::io::Error),
@@ -153,13 +159,13 @@ impl OnAccess {
             needs;
         coverage::check_paths(&config.on_access.protect).map_err(OnAccessError::Path)?;
         let group = Arc::new(Group::new().map_err(OnAccessError::Group)?);
-        let protect = coverage::resolve(&config.on_access.protect);
+        let protect = Arc::new(coverage::resolve(&config.on_access.protect));
         let no_long_pins = coverage::kernel_at_least(6, 5);
         let marks = Arc::new(Marks::new(Arc::clone(&group), no_long_pins));
         let coverage = Arc::new(Coverage::new(
             Arc::clone(&group),
             Arc::clone(&marks),
-            protect.clone(),
+            Arc::clone(&protect),
             report,
         ));
         let elsewhere = Elsewhere::new(
@@ -169,10 +175,8 @@ impl OnAccess {
             Arc::clone(&counters),
         );
         let elsewhere = Arc::new(elsewhere.map_err(OnAccessError::Start)?);
-        // Answers are begun so much earlier: a crowd takes a while to be answered.
-        let margin = (config.on_access.deadline / 5)
-            .clamp(Duration::from_millis(20), Duration::from_millis(500));
         let (loops, seats) = layout(config.scan.workers);
+        let rules = Rules::new(config.on_access, config.scan.rescan_limit_s, None);
         let shared = Arc::new(Shared {
             group,
             mass,
@@ -184,17 +188,13 @@ impl OnAccess {
             condemned: Condemned::default(),
             generation: AtomicU64::new(factory.generation()),
             most_held: most_held(loops),
-            soft_deadline: config.on_access.deadline - margin,
-            hard_deadline: config.on_access.deadline - margin / 2,
-            failure_fallback: config.on_access.failure_decision(FailureReason::Overload),
             later: Later::new(std::process::id()),
             images,
             factory: Arc::clone(&factory),
             responder,
-            config: config.on_access,
+            rules: RwLock::new(Arc::new(rules)),
         });
-        let rescan_limit = Duration::from_secs(config.scan.rescan_limit_s);
-        Later::start(&shared, &factory, rescan_limit).map_err(OnAccessError::Start)?;
+        Later::start(&shared, &factory).map_err(OnAccessError::Start)?;
         let stop = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
             .map_err(|error| OnAccessError::Start(error.into()))?;
         let mut new = Self {
@@ -205,9 +205,10 @@ impl OnAccess {
             factory,
             workers_failing: Arc::default(),
             stop,
+            applying: Mutex::default(),
             threads: Mutex::default(),
         };
-        new.start_loops(loops, seats, margin / 4)?;
+        new.start_loops(loops, seats)?;
         new.follow_owners().map_err(OnAccessError::Start)?;
         new.coverage.refresh().map_err(OnAccessError::Start)?;
         new.elsewhere.look();
@@ -216,12 +217,7 @@ impl OnAccess {
     }
 
     /// `leading` loops read events; one more stands by.
-    fn start_loops(
-        &mut self,
-        leading: usize,
-        seats: usize,
-        tick: Duration,
-    ) -> Result<(), OnAccessError> {
+    fn start_loops(&mut self, leading: usize, seats: usize) -> Result<(), OnAccessError> {
         for _ in 0..=leading {
             self.inboxes.push(Arc::new(Inbox::new().map_err(OnAccessError::Start)?));
         }
@@ -261,7 +257,7 @@ impl OnAccess {
         let watchdog = Watchdog::new(Arc::clone(&self.shared), watched, stop);
         self.spawn("watchdog", move || {
             prefer_this_thread();
-            watchdog.run(tick);
+            watchdog.run();
         })
         .map_err(OnAccessError::Start)
     }
@@ -312,6 +308,48 @@ impl OnAccess {
         drop(done);
         while wait.recv().is_ok() {}
         self.shared.forget_everything();
+    }
+
+    /// Puts other rules in force: what is added is protected before anything else changes, what is
+    /// left out is let go last. Every loop decides by them when this returns; no open is let go or
+    /// waits for it.
+    ///
+    /// # Errors
+    /// Why not. Some of them may be in force then: put the old ones back.
+    pub fn apply(&self, config: &Config) -> Result<(), OnAccessError> {
+        let _one = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.shared.rules();
+        let new = Rules::new(config.on_access.clone(), config.scan.rescan_limit_s, Some(&old));
+        let new = Arc::new(new);
+        self.protect(&config.on_access.protect)?;
+        *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
+        let (done, wait) = mpsc::channel();
+        for inbox in &self.inboxes {
+            inbox.send(Message::NewRules(Arc::clone(&new), done.clone()));
+        }
+        drop(done);
+        for _ in &self.inboxes {
+            wait.recv_timeout(APPLY).map_err(|_| OnAccessError::Stuck)?;
+        }
+        // Here, and not in a loop, is where they are freed.
+        drop(old);
+        Ok(())
+    }
+
+    /// Marks what is to be protected, here and in other mount namespaces, then lets go what is not
+    /// any more.
+    fn protect(&self, protect: &Protect) -> Result<(), OnAccessError> {
+        let protect = Arc::new(coverage::resolve(protect));
+        if !self.coverage.is_other(&protect) {
+            return Ok(());
+        }
+        self.elsewhere.set_protect(Arc::clone(&protect));
+        let narrowed = self.coverage.set_protect(protect).map_err(OnAccessError::Start)?;
+        self.elsewhere.look();
+        self.coverage.let_go(narrowed, &self.elsewhere.protected());
+        // Nobody saw who wrote there while it was not marked.
+        self.shared.forget_everything();
+        Ok(())
     }
 
     /// From now on [`OnAccess::mounted`] tells of everybody's mounts and mount namespaces, or not:
@@ -390,18 +428,29 @@ impl Shared {
         pid == self.own_pid || (self.factory.starting() && parent_of(pid) == Some(self.own_pid))
     }
 
-    fn answer(&self, pending: Pending, since: Instant, decision: Decision) -> OwnedFd {
+    /// For all but the loops, which have their own copy.
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn answer(
+        &self,
+        rules: &Rules,
+        pending: Pending,
+        since: Instant,
+        decision: Decision,
+    ) -> OwnedFd {
         let file = pending.answer(decision);
-        self.counters.count_answer(decision, since.elapsed(), self.config.deadline);
+        self.counters.count_answer(decision, since.elapsed(), rules.deadline_of(since));
         file
     }
 
     /// Answers by the failure table, reports it, and has the file scanned later where that helps.
-    fn fail(&self, pending: Pending, since: Instant, reason: FailureReason) {
+    fn fail(&self, rules: &Rules, pending: Pending, since: Instant, reason: FailureReason) {
         let outcome = decide::Outcome::Failure(reason);
-        let resolution = decide::decide(&outcome, false, &self.config);
+        let resolution = decide::decide(&outcome, false, &rules.config);
         let pid = pending.pid();
-        let file = self.answer(pending, since, resolution.decision);
+        let file = self.answer(rules, pending, since, resolution.decision);
         self.counters.count_failure(reason);
         let again = file.try_clone().ok();
         let rescan =
@@ -416,13 +465,13 @@ impl Shared {
     }
 
     /// Answers somebody who has waited long enough: as decided, or by the failure table.
-    fn answer_overdue(&self, waiter: Waiter, reason: FailureReason) {
+    fn answer_overdue(&self, rules: &Rules, waiter: Waiter, reason: FailureReason) {
         let sentence = self.condemned.get(&waiter.facts);
-        let known_malicious = self.config.mode == Mode::Block
+        let known_malicious = rules.config.mode == Mode::Block
             && sentence.is_some_and(|known| !self.exclusions.allow_content(&known.hashes.sha256));
         match waiter.decided.or(known_malicious.then_some(Decision::Deny)) {
-            Some(decision) => drop(self.answer(waiter.pending, waiter.since, decision)),
-            None => self.fail(waiter.pending, waiter.since, reason),
+            Some(decision) => drop(self.answer(rules, waiter.pending, waiter.since, decision)),
+            None => self.fail(rules, waiter.pending, waiter.since, reason),
         }
     }
 

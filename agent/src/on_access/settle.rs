@@ -74,7 +74,7 @@ impl Loop {
     /// The content is clean: the answer first, then what spares the next open a scan.
     fn clear(&mut self, waiter: Waiter, generation: u64) {
         let outcome = Outcome::Verdict(Verdict::Clean);
-        let resolution = decide(&outcome, false, &self.shared.config);
+        let resolution = decide(&outcome, false, &self.rules.config);
         let Waiter { pending, facts, epoch, since, settled, .. } = waiter;
         let file = self.answer(pending, since, resolution.decision);
         if resolution.follow_up == FollowUp::Remember && settled {
@@ -89,7 +89,7 @@ impl Loop {
     pub(super) fn condemn(&self, waiter: Waiter, Sentence { signature, hashes }: Sentence) {
         let allowed = self.shared.exclusions.allow_content(&hashes.sha256);
         let outcome = Outcome::Verdict(Verdict::Malicious(signature.clone()));
-        let resolution = decide(&outcome, allowed, &self.shared.config);
+        let resolution = decide(&outcome, allowed, &self.rules.config);
         match resolution.follow_up {
             FollowUp::Report | FollowUp::Quarantine => {
                 self.found(waiter, signature, hashes, resolution);
@@ -158,7 +158,7 @@ impl Loop {
     pub(super) fn release(&self, ticket: Ticket) {
         let waiter = lock(&self.waiting).remove(ticket);
         if let Some(waiter) = waiter {
-            self.shared.answer_overdue(waiter, FailureReason::Deadline);
+            self.shared.answer_overdue(&self.rules, waiter, FailureReason::Deadline);
         }
     }
 
@@ -168,7 +168,7 @@ impl Loop {
     }
 
     pub(super) fn fail_unheld(&self, pending: Pending, since: Instant, reason: FailureReason) {
-        self.shared.fail(pending, since, reason);
+        self.shared.fail(&self.rules, pending, since, reason);
     }
 
     pub(super) fn allow(&self, pending: Pending, since: Instant) {
@@ -176,7 +176,7 @@ impl Loop {
     }
 
     pub(super) fn answer(&self, pending: Pending, since: Instant, decision: Decision) -> OwnedFd {
-        self.shared.answer(pending, since, decision)
+        self.shared.answer(&self.rules, pending, since, decision)
     }
 
     pub(super) fn report_failure(&self, reason: FailureReason, decision: Option<Decision>) {

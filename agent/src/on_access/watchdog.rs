@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use holdfast_common::verdict::FailureReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,9 +39,9 @@ impl Watchdog {
     }
 
     /// Looks once a tick until `stop` becomes readable.
-    pub(super) fn run(mut self, tick: Duration) {
-        let tick = Timespec::try_from(tick).ok();
+    pub(super) fn run(mut self) {
         loop {
+            let tick = Timespec::try_from(self.shared.rules().tick()).ok();
             let mut fds = [PollFd::new(&self.stop, PollFlags::IN)];
             if poll(&mut fds, tick.as_ref()).is_ok_and(|ready| ready > 0) {
                 return;
@@ -57,12 +57,12 @@ impl Watchdog {
     }
 
     fn answer_overdue(&self) {
+        let rules = self.shared.rules();
         for Watched { waiting, .. } in &self.loops {
             let now = Instant::now();
-            while let Some((_, waiter)) =
-                { lock(waiting).remove_overdue(now, self.shared.hard_deadline) }
+            while let Some((_, waiter)) = { lock(waiting).remove_overdue(now, rules.hard_deadline) }
             {
-                self.shared.answer_overdue(waiter, FailureReason::Deadline);
+                self.shared.answer_overdue(&rules, waiter, FailureReason::Deadline);
             }
         }
     }

@@ -18,6 +18,7 @@ mod witness;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -93,6 +94,8 @@ struct Inner {
     turn: Mutex<usize>,
     stopping: Mutex<bool>,
     wake: Condvar,
+    /// A whole round is wanted now.
+    wanted: AtomicBool,
     began: Instant,
 }
 
@@ -126,6 +129,7 @@ impl Prover {
             turn: Mutex::default(),
             stopping: Mutex::default(),
             wake: Condvar::new(),
+            wanted: AtomicBool::new(false),
             began: Instant::now(),
         });
         let thread = if inner.config.enabled {
@@ -142,6 +146,19 @@ impl Prover {
     pub fn prove(&self) -> ProofState {
         self.inner.prove(Depth::Whole);
         self.state()
+    }
+
+    /// Changes what is proven between two rounds, and has it proven soon.
+    pub fn undisturbed<T>(&self, change: impl FnOnce() -> T) -> T {
+        let round = lock(&self.inner.round);
+        let changed = change();
+        drop(round);
+        // Under its lock, so that the thread does not go to sleep in between.
+        let stopping = lock(&self.inner.stopping);
+        self.inner.wanted.store(true, Ordering::Relaxed);
+        self.inner.wake.notify_all();
+        drop(stopping);
+        changed
     }
 
     /// What was last found.
@@ -195,7 +212,7 @@ impl Inner {
         let mut asked = whole;
         loop {
             let now = Instant::now();
-            if now >= whole {
+            if self.wanted.swap(false, Ordering::Relaxed) || now >= whole {
                 self.prove(Depth::Whole);
                 whole = Instant::now() + self.config.interval;
                 quick = Instant::now() + QUICK;
@@ -289,7 +306,7 @@ impl Inner {
         let mut stopping = lock(&self.stopping);
         while !*stopping {
             let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.wanted.load(Ordering::Relaxed) {
                 return false;
             }
             stopping =

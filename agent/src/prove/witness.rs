@@ -126,11 +126,13 @@ impl Witness {
             | EventBody::Scan(_)
             | EventBody::Proof(_)
             | EventBody::Isolation(_)
+            | EventBody::Shell(_)
             | EventBody::Tampering(_)
             | EventBody::AgentStarted(_)
             | EventBody::AgentStopped
             | EventBody::ProtectionGap(_)
             | EventBody::Bundle(_)
+            | EventBody::Policy(_)
             | EventBody::Coverage(_)
             | EventBody::Loss(_) => false,
         };

@@ -224,6 +224,11 @@ impl Vault {
         Ok(metadata)
     }
 
+    /// Another limit in bytes for all items together. What is there stays, also beyond it.
+    pub fn set_limit(&self, max_size: u64) {
+        self.space.set_limit(max_size);
+    }
+
     /// Items and bytes, those being written among them. Touches no disk.
     pub fn usage(&self) -> QuarantineState {
         self.space.state()

@@ -1,8 +1,10 @@
 //! How much the quarantine holds, and how much it may.
 //!
-//! Invariant: the containers together with those being written never exceed the limit. Knows
+//! Invariant: the containers together with those being written never exceed the limit that stood
+//! when room was taken. Knows
 //! numbers only; what is on disk is counted once, when the quarantine is opened.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_common::control::QuarantineState;
@@ -11,13 +13,18 @@ use super::error::VaultError;
 
 /// The numbers.
 pub(super) struct Space {
-    limit: u64,
+    limit: AtomicU64,
     state: Mutex<QuarantineState>,
 }
 
 impl Space {
     pub(super) const fn new(limit: u64, state: QuarantineState) -> Self {
-        Self { limit, state: Mutex::new(state) }
+        Self { limit: AtomicU64::new(limit), state: Mutex::new(state) }
+    }
+
+    /// Another limit from now on. What is there stays, also beyond it.
+    pub(super) fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Relaxed);
     }
 
     pub(super) fn state(&self) -> QuarantineState {
@@ -55,8 +62,9 @@ impl Reservation<'_> {
         let more = bytes.saturating_sub(self.bytes);
         let mut state = self.space.lock();
         let total = state.bytes.saturating_add(more);
-        if total > self.space.limit && more > 0 {
-            return Err(VaultError::Full { needed: bytes, limit: self.space.limit });
+        let limit = self.space.limit.load(Relaxed);
+        if total > limit && more > 0 {
+            return Err(VaultError::Full { needed: bytes, limit });
         }
         state.bytes = total;
         self.bytes += more;
@@ -93,6 +101,9 @@ mod tests {
         assert!(first.grow_to(61).is_err());
         first.keep(50);
         assert_eq!(space.state(), QuarantineState { items: 2, bytes: 90 });
+        space.set_limit(95);
+        assert!(matches!(space.reserve(10), Err(VaultError::Full { needed: 10, limit: 95 })));
+        space.set_limit(100);
         drop(space.reserve(10).expect("fits"));
         space.release(50);
         assert_eq!(space.state(), QuarantineState { items: 1, bytes: 40 });

@@ -31,6 +31,7 @@ use crate::control::Answerer;
 use crate::detect::simulate;
 use crate::journal::{Filter, Journal, Next};
 use crate::sensor::proc::ProcDir;
+use crate::shell::{Opening, Shells};
 
 /// Between two looks at a scan, and between two words to the manager about it.
 const SCAN_LOOK: Duration = Duration::from_millis(200);
@@ -50,6 +51,7 @@ const KILLED: Duration = Duration::from_secs(5);
 /// What actions need.
 pub(super) struct Context {
     pub(super) host: Arc<dyn Host>,
+    pub(super) shells: Arc<Shells>,
     pub(super) journal: Journal,
     pub(super) spool: Spool,
 }
@@ -122,6 +124,7 @@ pub(super) const fn only_reads(action: &Action) -> bool {
         | Action::Delete { .. }
         | Action::Kill { .. }
         | Action::DenyHash { .. }
+        | Action::Shell { .. }
         | Action::Simulate { .. } => false,
     }
 }
@@ -155,6 +158,9 @@ pub(super) fn carry_out(
         Action::Kill { process } => context.kill(*process, acts),
         Action::DenyHash { sha256 } => context.deny(order, sha256, acts),
         Action::Simulate { simulation } => context.simulate(simulation, acts),
+        Action::Shell { restricted, columns, rows } => {
+            context.shell(order, *restricted, (*columns, *rows), acts)
+        }
         Action::ProcessList => context.process_list(acts),
         Action::Diagnostics => context.diagnostics(order),
     };
@@ -170,6 +176,8 @@ pub(super) fn observe(context: &Context, action: &Action, executed: &dyn Fn(&str
         Action::Delete { item } => context.is_gone(*item),
         Action::Kill { process } => has_ended(*process),
         Action::DenyHash { sha256 } => context.denied(sha256),
+        // The terminal went with the agent, and what ran on it was told so by the kernel.
+        Action::Shell { .. } => Err("its terminal is gone".to_owned()),
         Action::Restore { .. }
         | Action::Simulate { .. }
         | Action::Scan { .. }
@@ -371,6 +379,23 @@ impl Context {
             }
         }
         Err(format!("{said}, but {} has not fired", simulation.model))
+    }
+
+    fn shell(&self, order: &Ordered, restricted: bool, size: (u16, u16), acts: &Acts<'_>) -> Done {
+        let opening = Opening {
+            task: order.id,
+            by: order.by.clone(),
+            reason: order.reason.clone(),
+            restricted,
+            size,
+        };
+        let closed = self.shells.run(opening, acts.cancelled, acts.progress)?;
+        (acts.executed)(&closed.how);
+        let result = json!({ "open_s": closed.open_s, "exit": closed.exit });
+        match closed.left {
+            0 => verified_with(format!("{}; nothing of it runs any more", closed.how), result),
+            left => Err(format!("{}; {left} of its processes did not end", closed.how)),
+        }
     }
 
     fn process_list(&self, acts: &Acts<'_>) -> Done {
@@ -589,6 +614,7 @@ impl Answerer for Collected<'_> {
             | Reply::ScanFailed { .. }
             | Reply::Schedule(_)
             | Reply::Status(_)
+            | Reply::Policy(_)
             | Reply::Event(_)
             | Reply::Data { .. }
             | Reply::Model(_)

@@ -6,7 +6,8 @@
 //!  connect (connect.rs: proxy, TLS) ─▶ session (session.rs) ─┬─ events      (outbox.rs ◀ journal)
 //!     ▲                                                      ├─ heartbeats
 //!     └── back-off with jitter ◀── any failure ──────────────┼─ tasks       (tasks.rs ▶ actions.rs)
-//!                                                            └─ files       (deliver.rs ◀ spool)
+//!                                                            ├─ files       (deliver.rs ◀ spool)
+//!                                                            └─ terminals   (crate::shell)
 //! ```
 //!
 //! INVARIANT: everything here runs on a thread and in tasks of its own, and is bounded. The rest of
@@ -49,6 +50,8 @@ use crate::config;
 use crate::control::Answerer;
 use crate::journal::Journal;
 use crate::now_ms;
+use crate::policy::Offer;
+use crate::shell::Shells;
 
 /// Between two looks at whether this host was enrolled.
 const LOOK: Duration = Duration::from_secs(1);
@@ -85,6 +88,8 @@ pub trait Host: Send + Sync + 'static {
     fn is_denied(&self, sha256: &str) -> bool;
     /// Processes that run, at most so many.
     fn processes(&self, most: usize) -> Vec<ProcessInfo>;
+    /// Puts a policy in force, or refuses it; the next heartbeats say which.
+    fn policy(&self, offer: Offer);
     /// What must stay reachable when the host is cut off, beside what the config names.
     fn keep_reachable(&self, endpoints: Vec<String>);
 }
@@ -99,6 +104,8 @@ pub struct Needs {
     pub journal: Journal,
     /// Who carries tasks out.
     pub host: Arc<dyn Host>,
+    /// Remote shells.
+    pub shells: Arc<Shells>,
 }
 
 /// The running link.
@@ -115,6 +122,7 @@ struct Shared {
     state_dir: PathBuf,
     journal: Journal,
     host: Arc<dyn Host>,
+    shells: Arc<Shells>,
     addresses: Arc<Addresses>,
     state: Mutex<State>,
 }
@@ -145,9 +153,10 @@ impl Link {
     /// # Errors
     /// When it cannot be started.
     pub fn start(needs: Needs) -> std::io::Result<Self> {
-        let Needs { config, state_dir, journal, host } = needs;
+        let Needs { config, state_dir, journal, host, shells } = needs;
         let (addresses, state) = (Arc::default(), Mutex::default());
-        let shared = Arc::new(Shared { config, state_dir, journal, host, addresses, state });
+        let shared =
+            Arc::new(Shared { config, state_dir, journal, host, shells, addresses, state });
         let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -297,6 +306,7 @@ impl Shared {
         let needs = tasks::Needs {
             store,
             host: Arc::clone(&self.host),
+            shells: Arc::clone(&self.shells),
             journal: self.journal.clone(),
             state_dir: self.state_dir.clone(),
             spool: self.config.spool.0,

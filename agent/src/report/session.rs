@@ -24,6 +24,7 @@ use super::store::StoreError;
 use super::tasks::Tasks;
 use super::{LOOK, Shared, blocking, identity_mark};
 use crate::now_ms;
+use crate::policy::Offer;
 
 /// The manager's first answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -151,6 +152,7 @@ pub(super) async fn run(
         end = session.feed() => end,
         end = session.beat(Duration::from_secs(pace)) => end,
         end = session.tell() => end,
+        end = session.show() => end,
         end = super::deliver::run(&session.tasks, &session.out, &mut answered) => end,
         () = replaced(shared, mark) => Ok(End::Replaced),
         () = renewal(shared, channel, &identity) => Ok(End::Renewed),
@@ -294,11 +296,19 @@ impl Session {
                     .try_send(stored)
                     .map_err(|_| SessionError::Garbled("answers to parts that were not sent"))?,
                 Some(Message::Welcome(_)) => return Err(SessionError::Garbled("another welcome")),
-                Some(Message::Shell(_)) => tracing::warn!("shells are not known to this agent"),
-                Some(Message::Policy(_)) => tracing::warn!("policies are not known to this agent"),
+                Some(Message::Shell(input)) => self.shared.shells.input(&input),
+                Some(Message::Policy(policy)) => self.rule(policy),
                 None => tracing::warn!("the manager sends something that this agent does not know"),
             }
         }
+    }
+
+    /// Not waited for: whatever came last is what counts, and nothing else is to wait for it.
+    fn rule(&self, policy: wire::Policy) {
+        let wire::Policy { version, document, id, name } = policy;
+        let offer = Offer { id, name, version, document: document.into() };
+        let host = Arc::clone(&self.shared.host);
+        drop(tokio::task::spawn_blocking(move || host.policy(offer)));
     }
 
     async fn acknowledge(&self, last: u64) -> Result<(), SessionError> {
@@ -330,6 +340,17 @@ impl Session {
                 _ = written.changed() => {}
                 () = self.acknowledged.notified() => {}
                 () = tokio::time::sleep(IDLE) => {}
+            }
+        }
+    }
+
+    /// Sends what terminals show.
+    async fn show(&self) -> Result<End, SessionError> {
+        let _link = self.shared.shells.linked();
+        loop {
+            match self.shared.shells.next() {
+                Some(output) => send(&self.out, from_agent::Message::Shell(output)).await?,
+                None => self.shared.shells.told().await,
             }
         }
     }

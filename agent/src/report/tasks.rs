@@ -28,6 +28,7 @@ use super::spool::Spool;
 use super::store::{Order, Spooled, State, Store, progress};
 use crate::journal::Journal;
 use crate::now_ms;
+use crate::shell::{self, Shells};
 
 /// Tasks that wait; more are refused.
 const MOST_WAITING: usize = 256;
@@ -43,6 +44,8 @@ enum Weight {
     Quick,
     /// Minutes to hours.
     Long,
+    /// As long as somebody types. How many there may be is the shells' own to say.
+    Shell,
 }
 
 impl Weight {
@@ -59,6 +62,7 @@ impl Weight {
             | Action::ProcessList
             | Action::Diagnostics => Self::Quick,
             Action::Scan { .. } | Action::Simulate { .. } => Self::Long,
+            Action::Shell { .. } => Self::Shell,
         }
     }
 
@@ -66,6 +70,8 @@ impl Weight {
         match self {
             Self::Urgent => 4,
             Self::Quick | Self::Long => 2,
+            // One that is too many is refused at once, and does not wait.
+            Self::Shell => 2 * shell::MOST,
         }
     }
 }
@@ -74,6 +80,7 @@ impl Weight {
 pub(super) struct Needs {
     pub(super) store: Arc<Store>,
     pub(super) host: Arc<dyn Host>,
+    pub(super) shells: Arc<Shells>,
     pub(super) journal: Journal,
     pub(super) state_dir: PathBuf,
     /// Bytes of files that wait to be delivered.
@@ -101,14 +108,14 @@ impl std::fmt::Debug for Tasks {
 impl Tasks {
     /// Takes up what an earlier agent left. Blocks.
     pub(super) fn start(needs: Needs) -> Result<Arc<Self>, SessionError> {
-        let Needs { store, host, journal, state_dir, spool } = needs;
+        let Needs { store, host, shells, journal, state_dir, spool } = needs;
         let delivering = store.tasks(State::Delivering)?;
         let needed: Vec<PathBuf> =
             delivering.into_iter().filter_map(|(_, spooled)| Some(spooled?.path)).collect();
         let spool = Spool::open(&state_dir, spool, &needed)?;
         let tasks = Arc::new(Self {
             store,
-            context: actions::Context { host, journal, spool },
+            context: actions::Context { host, shells, journal, spool },
             told: Notify::new(),
             spooled: Notify::new(),
             running: Mutex::default(),

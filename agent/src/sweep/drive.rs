@@ -18,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::late::late_find;
+use super::line::Inner;
 use super::live::{End, Halt, Live, Pace, cut, shown};
 use super::places::{self, Place};
 use super::walk::{Visit, walk};
@@ -47,6 +48,8 @@ impl Halt for Worker {
 
 /// A scan that runs.
 pub(super) struct Sweep<'a> {
+    /// What it goes by may change while it runs.
+    inner: &'a Inner,
     needs: &'a Needs,
     respond: &'a Respond,
     history: &'a super::history::History,
@@ -69,6 +72,7 @@ pub(super) struct Sweep<'a> {
 
 /// Who shares a scan's work.
 pub(super) struct Parts<'a> {
+    pub(super) inner: &'a Inner,
     pub(super) needs: &'a Needs,
     pub(super) respond: &'a Respond,
     pub(super) history: &'a super::history::History,
@@ -78,7 +82,7 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Sweep<'a> {
     pub(super) fn new(parts: Parts<'a>, background: bool) -> Self {
-        let Parts { needs, respond, history, live, answer } = parts;
+        let Parts { inner, needs, respond, history, live, answer } = parts;
         let (share, scan_type) = {
             let record = live.record();
             let scheduled = record.schedule.is_some();
@@ -86,6 +90,7 @@ impl<'a> Sweep<'a> {
             (record.cpu_share, kind)
         };
         Self {
+            inner,
             needs,
             respond,
             history,
@@ -241,7 +246,7 @@ impl<'a> Sweep<'a> {
             hashes,
             scan_type: self.scan_type,
             decision: None,
-            quarantine: self.needs.quarantine,
+            quarantine: self.inner.rules().quarantine,
             process: None,
             parents: Vec::new(),
             late: Some(late),
@@ -262,7 +267,7 @@ impl<'a> Sweep<'a> {
 
     /// The worker's answer, in turns. The outer error is the file's, the inner the scan's end.
     fn verdict(&mut self, file: &OwnedFd) -> Result<Result<Scanned, End>, (LeftOutReason, String)> {
-        let limit = Duration::from_secs(self.needs.config.rescan_limit_s);
+        let limit = Duration::from_secs(self.inner.rules().config.rescan_limit_s);
         let worker = self.worker().map_err(|error| (LeftOutReason::NoScanner, error))?;
         let died = |worker: Worker, error: &dyn std::error::Error| {
             drop(worker);

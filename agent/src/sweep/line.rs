@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use holdfast_common::control::{Reply, ScanProgress};
@@ -18,7 +18,7 @@ use super::drive::{Parts, Sweep};
 use super::history::History;
 use super::live::{End, Live, cut, shown};
 use super::plan::{self, Planner};
-use super::{Needs, SweepError, check, places, rules};
+use super::{Needs, SweepError, SweepRules, check, places, rules};
 use crate::control::Answerer;
 use crate::now_ms;
 use crate::respond::Respond;
@@ -35,6 +35,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// What the scans' threads and whoever asks share.
 pub(super) struct Inner {
     pub(super) needs: Needs,
+    pub(super) rules: RwLock<Arc<SweepRules>>,
     pub(super) respond: Respond,
     pub(super) history: History,
     pub(super) planner: Mutex<Planner>,
@@ -55,6 +56,10 @@ pub(super) struct Line {
 impl Inner {
     pub(super) fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn rules(&self) -> Arc<SweepRules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn planner(&self) -> MutexGuard<'_, Planner> {
@@ -103,7 +108,7 @@ impl Inner {
     ) -> Result<ScanRecord, SweepError> {
         check(&order)?;
         let schedule = due.map(|due| due.schedule.name.as_str());
-        let record = self.record_of(&order, schedule, self.needs.config.cpu_share);
+        let record = self.record_of(&order, schedule, self.rules().config.cpu_share);
         {
             let mut line = self.line();
             if line.waiting.len() >= MOST_WAITING || self.stops() {
@@ -174,10 +179,11 @@ impl Inner {
         let ended = match live.ending() {
             Some(end) => Err(end),
             None => {
-                let plan = places::plan(order, &self.needs.config);
+                let plan = places::plan(order, &self.rules().config);
                 self.begin(live, &plan);
-                let (needs, respond, history) = (&self.needs, &self.respond, &self.history);
-                let parts = Parts { needs, respond, history, live, answer };
+                let (inner, needs, respond) = (self, &self.needs, &self.respond);
+                let history = &self.history;
+                let parts = Parts { inner, needs, respond, history, live, answer };
                 Sweep::new(parts, background).run(plan)
             }
         };
@@ -302,7 +308,7 @@ impl Inner {
         };
         let Some(why) = skipped else { return };
         tracing::warn!(schedule = schedule.name, why, "a scheduled scan was skipped");
-        let mut record = self.record_of(&order, name, self.needs.config.cpu_share);
+        let mut record = self.record_of(&order, name, self.rules().config.cpu_share);
         record.state = ScanState::Skipped;
         record.note = Some(why.clone());
         record.ended_ms = Some(record.asked_ms);

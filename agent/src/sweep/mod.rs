@@ -22,22 +22,21 @@ mod live;
 mod places;
 mod plan;
 mod rules;
-mod schedule;
 mod walk;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use holdfast_common::control::ScanSteer;
 use holdfast_common::event::EventBody;
-use holdfast_common::scans::{ScanOrder, ScanRecord, ScanSchedule, ScanScope, ScheduleState};
+use holdfast_common::scans::{ScanOrder, ScanRecord, ScanSchedule, ScheduleState, check_order};
 use uuid::Uuid;
 
 pub use self::history::HistoryError;
 pub use self::places::QUICK;
-pub use self::schedule::{ScheduleError, check_schedule, check_timezone, check_when, parse_jitter};
+pub use self::plan::PlanError;
 
 use self::history::History;
 use self::line::Inner;
@@ -51,15 +50,10 @@ use crate::on_access::Exclusions;
 use crate::respond::Respond;
 use crate::scan::WorkerFactory;
 
-/// Paths of one scan.
-const MOST_PATHS: usize = 1000;
-
 /// What scans need from the rest of the agent.
 pub struct Needs {
-    /// `[scan]`
-    pub config: config::Scan,
-    /// Finds are sealed: block mode.
-    pub quarantine: bool,
+    /// How scans go.
+    pub rules: SweepRules,
     /// The state folder.
     pub state_dir: PathBuf,
     /// Where their beginning and end are told.
@@ -68,6 +62,15 @@ pub struct Needs {
     pub factory: Arc<WorkerFactory>,
     /// What is left out.
     pub exclusions: Arc<Exclusions>,
+}
+
+/// How scans go, as config and policy say.
+#[derive(Debug, Clone)]
+pub struct SweepRules {
+    /// `[scan]`
+    pub config: config::Scan,
+    /// Finds are sealed: block mode.
+    pub quarantine: bool,
 }
 
 /// Why something asked of scans was not done.
@@ -92,7 +95,7 @@ pub enum SweepError {
     },
     /// A schedule.
     #[error(transparent)]
-    Schedule(#[from] ScheduleError),
+    Schedule(#[from] PlanError),
     /// The history.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -123,9 +126,11 @@ impl Sweeps {
         for record in history.interrupt()? {
             needs.journal.record(EventBody::Scan(Box::new(record.brief())));
         }
-        let planner = Planner::open(&needs.config.schedule, &history, now_ms())?;
+        let planner = Planner::open(&needs.rules.config, &history, now_ms())?;
+        let rules = RwLock::new(Arc::new(needs.rules.clone()));
         let inner = Arc::new(Inner {
             needs,
+            rules,
             respond,
             history,
             planner: Mutex::new(planner),
@@ -143,6 +148,21 @@ impl Sweeps {
         };
         let threads = vec![spawn("sweep", Inner::run_line)?, spawn("sweep-plan", Inner::run_plan)?];
         Ok(Self { inner, threads: Mutex::new(threads) })
+    }
+
+    /// Other rules from now on; a scan that runs goes on by them from its next file.
+    ///
+    /// # Errors
+    /// [`SweepError`]; then nothing has changed.
+    pub fn apply(&self, rules: SweepRules) -> Result<(), SweepError> {
+        let planned = {
+            let mut planner = self.inner.planner();
+            planner.replace(&rules.config, &self.inner.history, now_ms())
+        };
+        planned?;
+        *self.inner.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.inner.changed.notify_all();
+        Ok(())
     }
 
     /// Puts a scan in line; it runs in the background.
@@ -266,23 +286,5 @@ impl Drop for Sweeps {
 }
 
 fn check(order: &ScanOrder) -> Result<(), SweepError> {
-    let wrong = |text: String| Err(SweepError::Order(text));
-    match order.scope {
-        ScanScope::Paths if order.paths.is_empty() => wrong("no path is given".to_owned()),
-        ScanScope::Paths if order.paths.len() > MOST_PATHS => {
-            wrong(format!("at most {MOST_PATHS} paths"))
-        }
-        ScanScope::Quick | ScanScope::Full if !order.paths.is_empty() => {
-            wrong("paths are given beside quick or full".to_owned())
-        }
-        ScanScope::Quick | ScanScope::Full | ScanScope::Paths => {
-            if let Some(path) = order.paths.iter().find(|path| !path.is_absolute()) {
-                return wrong(format!("{} is not an absolute path", live::shown(path)));
-            }
-            if order.cpu_share.is_some_and(|share| !(1..=100).contains(&share)) {
-                return wrong("the CPU share is 1 to 100 percent".to_owned());
-            }
-            Ok(())
-        }
-    }
+    check_order(order).map_err(SweepError::Order)
 }

@@ -10,13 +10,13 @@
 use std::hash::{BuildHasher, Hasher};
 
 use holdfast_common::scans::{ScanSchedule, ScanScheduleShown, ScheduleState};
+use holdfast_common::schedule::{ScheduleError, When, check_schedule, zone};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::history::{History, Named};
+use super::history::{History, HistoryError, Named};
 use super::live::shown;
-use super::schedule::{ScheduleError, When, check_schedule, zone};
-use crate::config::ScheduleEntry;
+use crate::config::{Scan, ScheduleEntry};
 
 /// Schedules in all.
 const MOST_SCHEDULES: usize = 100;
@@ -26,6 +26,17 @@ const CREDIBLE: i64 = 86_400_000;
 const MOST_COUNTED: u64 = 1000;
 /// Where the look for the last of them goes on then.
 const LAST_DAY: i64 = 25 * 3_600_000;
+
+/// Why a schedule was not taken or forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// It cannot be meant.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// It could not be kept.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
 
 /// Where a schedule stands; kept on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +89,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Planner {
     entries: Vec<Entry>,
+    /// Those that were not added are a policy's.
+    by_policy: bool,
     /// Since then nothing is missed by downtime.
     started_ms: i64,
 }
@@ -85,14 +98,15 @@ pub(super) struct Planner {
 impl Planner {
     /// The config's schedules and those that were added, each where it stood.
     pub(super) fn open(
-        config: &[ScheduleEntry],
+        config: &Scan,
         history: &History,
         now_ms: i64,
     ) -> Result<Self, super::SweepError> {
-        let mut planner = Self { entries: Vec::new(), started_ms: now_ms };
+        let by_policy = config.schedule_by_policy;
+        let mut planner = Self { entries: Vec::new(), by_policy, started_ms: now_ms };
         let standings: Vec<Standing> = history.named(Named::Standing)?;
         let added: Vec<ScanSchedule> = history.named(Named::Schedule)?;
-        let config = config.iter().map(|entry| (entry.0.clone(), false));
+        let config = config.schedule.iter().map(|ScheduleEntry(one)| (one.clone(), false));
         for (schedule, added) in config.chain(added.into_iter().map(|schedule| (schedule, true))) {
             let name = schedule.name.clone();
             let standing = standings.iter().find(|one| one.name == name).cloned();
@@ -108,16 +122,32 @@ impl Planner {
         Ok(planner)
     }
 
+    /// Other schedules in place of the config's; each of the same name and time goes on where it
+    /// stands.
+    ///
+    /// # Errors
+    /// [`super::SweepError`]; then nothing has changed.
+    pub(super) fn replace(
+        &mut self,
+        config: &Scan,
+        history: &History,
+        now_ms: i64,
+    ) -> Result<(), super::SweepError> {
+        let started_ms = self.started_ms;
+        *self = Self { started_ms, ..Self::open(config, history, now_ms)? };
+        Ok(())
+    }
+
     fn enter(
         &mut self,
         schedule: ScanSchedule,
         added: bool,
         standing: Option<Standing>,
         now_ms: i64,
-    ) -> Result<&Entry, ScheduleError> {
+    ) -> Result<&Entry, PlanError> {
         check_schedule(&schedule)?;
         let wrong = |why: &str| {
-            Err(ScheduleError::Wrong { name: schedule.name.clone(), why: why.to_owned() })
+            Err(ScheduleError::Wrong { name: schedule.name.clone(), why: why.to_owned() }.into())
         };
         if self.entries.iter().any(|entry| entry.schedule.name == schedule.name) {
             return wrong("there is one of this name");
@@ -137,7 +167,7 @@ impl Planner {
             seed: std::hash::RandomState::new().build_hasher().finish(),
         });
         self.entries.push(Entry { schedule, when, added, standing });
-        self.entries.last().ok_or_else(|| ScheduleError::Zone(String::new()))
+        self.entries.last().ok_or_else(|| ScheduleError::Zone(String::new()).into())
     }
 
     /// Adds one, on disk when this returns.
@@ -146,7 +176,7 @@ impl Planner {
         schedule: ScanSchedule,
         history: &History,
         now_ms: i64,
-    ) -> Result<(), ScheduleError> {
+    ) -> Result<(), PlanError> {
         let name = schedule.name.clone();
         let standing = self.enter(schedule.clone(), true, None, now_ms)?.standing.clone();
         let kept = history
@@ -159,11 +189,18 @@ impl Planner {
     }
 
     /// Forgets one that was added.
-    pub(super) fn remove(&mut self, name: &str, history: &History) -> Result<(), ScheduleError> {
-        let wrong =
-            |why: &str| Err(ScheduleError::Wrong { name: name.to_owned(), why: why.to_owned() });
+    pub(super) fn remove(&mut self, name: &str, history: &History) -> Result<(), PlanError> {
+        let wrong = |why: &str| {
+            Err(PlanError::Schedule(ScheduleError::Wrong {
+                name: name.to_owned(),
+                why: why.to_owned(),
+            }))
+        };
         match self.entries.iter().find(|entry| entry.schedule.name == name) {
             None => return wrong("there is none of this name"),
+            Some(entry) if !entry.added && self.by_policy => {
+                return wrong("it stands in the manager's policy: remove it there");
+            }
             Some(entry) if !entry.added => {
                 return wrong("it stands in the config: remove it there");
             }
@@ -210,7 +247,8 @@ impl Planner {
 
     /// All, for people.
     pub(super) fn states(&self, now_ms: i64) -> Vec<ScheduleState> {
-        self.entries.iter().map(|entry| entry.state(now_ms)).collect()
+        let config = if self.by_policy { "policy" } else { "config" };
+        self.entries.iter().map(|entry| entry.state(config, now_ms)).collect()
     }
 }
 
@@ -267,7 +305,7 @@ impl Entry {
         Some(next.saturating_add(jitter_ms(&self.schedule, self.standing.seed, next)))
     }
 
-    fn state(&self, now_ms: i64) -> ScheduleState {
+    fn state(&self, config: &str, now_ms: i64) -> ScheduleState {
         let schedule = &self.schedule;
         ScheduleState {
             schedule: ScanScheduleShown {
@@ -280,7 +318,7 @@ impl Entry {
                 cpu_share: schedule.cpu_share,
                 timezone: schedule.timezone.clone(),
             },
-            origin: if self.added { "added" } else { "config" }.to_owned(),
+            origin: if self.added { "added" } else { config }.to_owned(),
             next_ms: self.next_ms(now_ms),
             last_ms: self.standing.dealt.then_some(self.standing.last_ms),
             last: self.standing.last.clone(),
@@ -328,14 +366,15 @@ mod tests {
     struct World {
         _folder: tempfile::TempDir,
         history: History,
-        config: Vec<ScheduleEntry>,
+        config: Scan,
     }
 
     impl World {
         fn new(schedule: ScanSchedule) -> Self {
             let folder = tempfile::tempdir().expect("folder");
             let history = History::open(folder.path()).expect("history");
-            Self { _folder: folder, history, config: vec![ScheduleEntry(schedule)] }
+            let config = Scan { schedule: vec![ScheduleEntry(schedule)], ..Scan::default() };
+            Self { _folder: folder, history, config }
         }
 
         /// The agent starts.
@@ -451,6 +490,33 @@ mod tests {
         assert_eq!(planner.states(MONDAY).len(), 2);
         planner.remove("more", &world.history).expect("removed");
         assert_eq!(world.start(MONDAY).states(MONDAY).len(), 1);
+    }
+
+    #[test]
+    fn a_policys_schedules_take_the_place_of_the_configs_and_lose_and_repeat_nothing() {
+        let world = World::new(schedule("0 1 * * *"));
+        let mut planner = world.start(MONDAY);
+        planner
+            .add(
+                ScanSchedule { name: "more".into(), ..schedule("0 5 * * *") },
+                &world.history,
+                MONDAY,
+            )
+            .expect("added");
+        assert_eq!(world.tick(&mut planner, MONDAY + 2 * HOUR).len(), 1);
+        let hourly = ScanSchedule { name: "hourly".into(), ..schedule("every 1 hours") };
+        let both = [schedule("0 1 * * *"), hourly].map(ScheduleEntry).to_vec();
+        let policy = Scan { schedule: both, schedule_by_policy: true, ..Scan::default() };
+        planner.replace(&policy, &world.history, MONDAY + 2 * HOUR).expect("replaced");
+        let origins: Vec<String> =
+            planner.states(MONDAY).into_iter().map(|state| state.origin).collect();
+        assert_eq!(origins, ["policy", "policy", "added"]);
+        assert!(world.tick(&mut planner, MONDAY + 2 * HOUR + 1).is_empty(), "it was run");
+        let error = planner.remove("hourly", &world.history).expect_err("not here").to_string();
+        assert!(error.contains("policy"), "{error}");
+        assert_eq!(world.tick(&mut planner, MONDAY + 3 * HOUR).len(), 1);
+        planner.replace(&world.config, &world.history, MONDAY + 3 * HOUR).expect("back");
+        assert_eq!(planner.states(MONDAY).len(), 2);
     }
 
     proptest! {

@@ -134,6 +134,14 @@ impl Group {
         self.mark_by_link(libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM, WATCHED, inside)
     }
 
+    /// Takes back [`Group::protect`].
+    ///
+    /// # Errors
+    /// `ENOENT` when there was no mark (any more).
+    pub fn unprotect(&self, inside: BorrowedFd<'_>) -> io::Result<()> {
+        self.mark_by_link(libc::FAN_MARK_REMOVE | libc::FAN_MARK_FILESYSTEM, WATCHED, inside)
+    }
+
     /// Watches nothing any more: no later open is held.
     ///
     /// # Errors

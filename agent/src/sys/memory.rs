@@ -23,6 +23,15 @@ pub fn give_back() {
     }
 }
 
+/// Gives every signal its first meaning, for a program that is to begin as any other: what we, or
+/// whoever started us (`nohup`), ignore would stay ignored over `exec`.
+pub fn heed_signals() {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL runs no code of ours. SIGKILL, SIGSTOP and glibc's own are refused.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
 /// Ignores SIGIO, which a lease that breaks while we look for writers would send, and SIGPIPE.
 pub fn ignore_stray_signals() {
     // SAFETY: SIG_IGN runs no code of ours.

@@ -29,6 +29,8 @@ pub enum Need {
     Person,
     /// A role, and for a token a scope.
     Role(Role, Scope),
+    /// A user who may open remote shells, at least an operator, and for a token that scope.
+    Shell,
 }
 
 /// A row of the table.
@@ -86,6 +88,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("GET", "/api/v1/tasks/{id}", LOOK),
     row("POST", "/api/v1/tasks/{id}/cancel", RESPOND),
     row("GET", "/api/v1/tasks/{id}/file", RESPOND),
+    row("GET", "/api/v1/shells", LOOK),
+    row("POST", "/api/v1/shells", Need::Shell),
+    row("GET", "/api/v1/shells/{id}/recording", Need::Shell),
+    row("GET", "/api/v1/shells/{id}/terminal", Need::Shell),
     row("GET", "/api/v1/live", LOOK),
     row("GET", "/api/v1/enrollment-tokens", ADMIN),
     row("POST", "/api/v1/enrollment-tokens", ADMIN),
@@ -105,6 +111,17 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("DELETE", "/api/v1/notifications/{id}", ADMIN),
     row("POST", "/api/v1/notifications/{id}/test", ADMIN),
     row("GET", "/api/v1/findings", LOOK),
+    row("GET", "/api/v1/policies", LOOK),
+    row("POST", "/api/v1/policies", ADMIN),
+    row("GET", "/api/v1/policies/{id}", LOOK),
+    row("PATCH", "/api/v1/policies/{id}", ADMIN),
+    row("PUT", "/api/v1/policies/{id}/groups", ADMIN),
+    row("GET", "/api/v1/policies/{id}/versions", LOOK),
+    row("POST", "/api/v1/policies/{id}/versions", ADMIN),
+    row("GET", "/api/v1/policies/{id}/versions/{version}", LOOK),
+    row("GET", "/api/v1/policies/{id}/diff", LOOK),
+    row("GET", "/api/v1/policies/{id}/rollout", LOOK),
+    row("POST", "/api/v1/policies/{id}/rollout", ADMIN),
 ];
 
 /// Every address that nothing else has.
@@ -127,7 +144,7 @@ fn decide(need: Need, caller: Option<&Principal>) -> Result<(), Problem> {
     let Some(caller) = caller else {
         return match need {
             Need::Nothing => Ok(()),
-            Need::SignIn | Need::Person | Need::Role(..) => {
+            Need::SignIn | Need::Person | Need::Role(..) | Need::Shell => {
                 Err(Problem::new(StatusCode::UNAUTHORIZED, "sign in, or bring a token"))
             }
         };
@@ -139,19 +156,41 @@ fn decide(need: Need, caller: Option<&Principal>) -> Result<(), Problem> {
             forbidden("not with an API token")
         }
         Need::SignIn => Ok(()),
-        Need::Person | Need::Role(..) if caller.must_change => {
+        Need::Person | Need::Role(..) | Need::Shell if caller.must_change => {
             forbidden("change the password first: POST /api/v1/session/password")
         }
         Need::Person => Ok(()),
         Need::Role(role, _) if caller.role < role => {
             forbidden(&format!("needs the role {}", role.name()))
         }
-        Need::Role(_, scope) => match &caller.scopes {
-            Some(scopes) if !scopes.contains(&scope) => {
-                forbidden(&format!("this token has no scope {}", scope.name()))
-            }
-            _ => Ok(()),
-        },
+        Need::Role(_, scope) => in_scope(caller, scope),
+        Need::Shell if caller.role < Role::Operator => {
+            forbidden(&format!("needs the role {}", Role::Operator.name()))
+        }
+        Need::Shell if !caller.may_shell => {
+            forbidden("this user may not open shells; an admin can change that")
+        }
+        Need::Shell => in_scope(caller, Scope::Shell),
+    }
+}
+
+fn in_scope(caller: &Principal, scope: Scope) -> Result<(), Problem> {
+    match &caller.scopes {
+        Some(scopes) if !scopes.contains(&scope) => {
+            let why = format!("this token has no scope {}", scope.name());
+            Err(Problem::new(StatusCode::FORBIDDEN, why))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether who brought this may still open shells: a terminal is open for long.
+pub(super) async fn still_shell(api: &Api, headers: &HeaderMap) -> bool {
+    let Some((secret, _)) = secret(headers) else { return false };
+    match api.app.principal(secret).await {
+        Ok(caller) => decide(Need::Shell, caller.as_ref()).is_ok(),
+        // A database that does not answer now and then ends no terminal.
+        Err(_) => true,
     }
 }
 
@@ -170,7 +209,7 @@ pub(super) async fn gate(
         return Err(Problem::new(StatusCode::FORBIDDEN, "nobody may call this"));
     };
     let caller = match secret(request.headers()) {
-        Some((_, cookie)) if cookie && forged(request.method(), request.headers()) => {
+        Some((_, cookie)) if forged(request.method(), request.headers(), cookie) => {
             return Err(Problem::new(StatusCode::FORBIDDEN, "this comes from another site"));
         }
         // Open endpoints need no look into the database.
@@ -203,22 +242,24 @@ fn secret(headers: &HeaderMap) -> Option<(&str, bool)> {
 }
 
 /// Whether a browser says that another site made it send this. The cookie is `SameSite=Strict`;
-/// this is the second lock.
-fn forged(method: &Method, headers: &HeaderMap) -> bool {
-    if method.is_safe() {
+/// this is the second lock. A WebSocket goes where no page's policy reaches: it must name its origin
+/// with the cookie, and no other one without.
+fn forged(method: &Method, headers: &HeaderMap, cookie: bool) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin = headers.get("origin").map(|_| {
+        let authority = text("origin").and_then(|origin| origin.split_once("://"));
+        text("host").is_some() && authority.map(|(_, authority)| authority) == text("host")
+    });
+    if headers.contains_key(header::UPGRADE) {
+        return !origin.unwrap_or(!cookie);
+    }
+    if !cookie || method.is_safe() {
         return false;
     }
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(site) = text("sec-fetch-site") {
         return site != "same-origin" && site != "none";
     }
-    match text("origin") {
-        None => false,
-        Some(origin) => {
-            let authority = origin.split_once("://").map_or("", |(_, authority)| authority);
-            text("host") != Some(authority)
-        }
-    }
+    !origin.unwrap_or(true)
 }
 
 /// Who calls. Only where the gate let somebody in by name.
@@ -243,7 +284,8 @@ mod tests {
     fn principal(role: Role, scopes: Option<Vec<Scope>>, must_change: bool) -> Principal {
         let (user, credential) = (Uuid::nil(), Uuid::nil());
         let (name, actor) = ("x".to_owned(), "x".to_owned());
-        Principal { user, name, actor, role, scopes, credential, must_change }
+        let may_shell = false;
+        Principal { user, name, actor, role, may_shell, scopes, credential, must_change }
     }
 
     #[test]
@@ -267,12 +309,52 @@ mod tests {
     fn what_another_site_sends_by_cookie_is_forged() {
         let mut headers = HeaderMap::new();
         headers.insert("host", "manager:8443".parse().expect("value"));
-        assert!(!forged(&Method::POST, &headers));
+        assert!(!forged(&Method::POST, &headers, true));
         headers.insert("origin", "https://manager:8443".parse().expect("value"));
-        assert!(!forged(&Method::POST, &headers));
+        assert!(!forged(&Method::POST, &headers, true));
         headers.insert("origin", "https://evil.example".parse().expect("value"));
-        assert!(forged(&Method::POST, &headers) && !forged(&Method::GET, &headers));
+        assert!(forged(&Method::POST, &headers, true) && !forged(&Method::GET, &headers, true));
+        assert!(!forged(&Method::POST, &headers, false), "a token is nothing that browsers add");
         headers.insert("sec-fetch-site", "cross-site".parse().expect("value"));
-        assert!(forged(&Method::DELETE, &headers));
+        assert!(forged(&Method::DELETE, &headers, true));
+    }
+
+    #[test]
+    fn a_websocket_with_a_cookie_names_its_own_origin_and_one_without_no_other() {
+        let headers = |origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", "manager:8443".parse().expect("value"));
+            headers.insert("upgrade", "websocket".parse().expect("value"));
+            if let Some(origin) = origin {
+                headers.insert("origin", origin.parse().expect("value"));
+            }
+            headers
+        };
+        for (origin, by_cookie, by_token) in [
+            (None, true, false),
+            (Some("https://manager:8443"), false, false),
+            (Some("https://manager:8443.evil.example"), true, true),
+            (Some("https://evil.example"), true, true),
+            (Some("null"), true, true),
+        ] {
+            let headers = headers(origin);
+            assert_eq!(forged(&Method::GET, &headers, true), by_cookie, "{origin:?}");
+            assert_eq!(forged(&Method::GET, &headers, false), by_token, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_shell_needs_the_users_own_permission_beside_role_and_scope() {
+        let may = |role, scopes: Option<Vec<Scope>>, may_shell| {
+            let caller = Principal { may_shell, ..principal(role, scopes, false) };
+            decide(Need::Shell, Some(&caller)).is_ok()
+        };
+        assert!(may(Role::Operator, None, true));
+        assert!(!may(Role::Admin, None, false), "admins too");
+        assert!(!may(Role::Viewer, None, true));
+        assert!(!may(Role::Admin, Some(vec![Scope::Respond, Scope::Administer]), true));
+        assert!(may(Role::Operator, Some(vec![Scope::Shell]), true));
+        assert!(!may(Role::Operator, Some(vec![Scope::Shell]), false));
+        assert!(decide(Need::Shell, None).is_err());
     }
 }

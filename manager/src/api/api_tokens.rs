@@ -51,7 +51,7 @@ impl ApiTokenView {
 #[serde(deny_unknown_fields)]
 pub(super) struct ApiTokenBody {
     name: String,
-    /// read, respond, administer, metrics. It can do no more than its user.
+    /// read, respond, administer, metrics, shell. It can do no more than its user.
     scopes: Vec<String>,
     /// Seconds.
     valid_s: u64,

@@ -143,7 +143,7 @@ impl<T> Page<T> {
         mut list: Vec<S>,
         limit: u32,
         number: impl Fn(&S) -> i64,
-        show: impl Fn(S) -> T,
+        show: impl FnMut(S) -> T,
     ) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = list.len() > limit;

@@ -1,5 +1,6 @@
 //! Hosts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -13,9 +14,11 @@ use uuid::Uuid;
 use super::Api;
 use super::access::Caller;
 use super::extract::{Body, Id, Page, PageParams, Params};
+use super::policies::HostPolicyView;
 use super::problem::Problem;
 use crate::app::AppError;
 use crate::store::hosts::Host;
+use crate::store::policies::HostPolicy;
 
 /// A host.
 #[derive(Serialize, ToSchema)]
@@ -58,6 +61,8 @@ pub(super) struct HostView {
     bundle: Option<String>,
     /// Files in quarantine.
     quarantined: Option<i64>,
+    /// How it stands to its policy; nothing where it never had one.
+    policy: Option<HostPolicyView>,
     /// Its last heartbeat; with one host only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -98,7 +103,7 @@ struct ToldQuarantine {
 }
 
 impl HostView {
-    fn of(host: Host, whole: bool) -> Self {
+    fn of(host: Host, policy: Option<HostPolicyView>, whole: bool) -> Self {
         let json = |text: &str| serde_json::from_str(text).unwrap_or(Value::Null);
         let told = host.heartbeat.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let told = told.map(|Told { status }| status);
@@ -123,6 +128,7 @@ impl HostView {
             generation: host.generation,
             cloned_ms: host.cloned_ms,
             events_refused: host.events_refused,
+            policy,
             heartbeat: host.heartbeat.filter(|_| whole).map(|text| json(&text)),
         }
     }
@@ -161,7 +167,26 @@ pub(super) async fn host_list(
     }
     let limit = page.limit()?;
     let hosts = api.app.host_list(page.cursor()?, health, &params.text, limit + 1).await?;
-    Ok(Json(Page::of(hosts, limit, |host| host.number, |host| HostView::of(host, false))))
+    let range = hosts.first().zip(hosts.last()).map(|(one, other)| (one.number, other.number));
+    let mut policies = policies(&api, range).await?;
+    let show = |host: Host| {
+        let policy = policies.remove(&host.number);
+        HostView::of(host, policy, false)
+    };
+    Ok(Json(Page::of(hosts, limit, |host| host.number, show)))
+}
+
+/// How the hosts of a range of numbers stand to their policies.
+async fn policies(
+    api: &Api,
+    range: Option<(i64, i64)>,
+) -> Result<HashMap<i64, HostPolicyView>, Problem> {
+    let Some((first, last)) = range else { return Ok(HashMap::new()) };
+    let states = api.app.policy_states(first, last).await?;
+    let show = |(state, name): (HostPolicy, Option<String>)| {
+        (state.number, HostPolicyView::of(state, name))
+    };
+    Ok(states.into_iter().map(show).collect())
 }
 
 /// A host with its last heartbeat.
@@ -171,7 +196,9 @@ pub(super) async fn host_get(
     State(api): State<Arc<Api>>,
     Id(id): Id<Uuid>,
 ) -> Result<Json<HostView>, Problem> {
-    Ok(Json(HostView::of(api.app.host_get(id).await?, true)))
+    let host = api.app.host_get(id).await?;
+    let policy = policies(&api, Some((host.number, host.number))).await?.remove(&host.number);
+    Ok(Json(HostView::of(host, policy, true)))
 }
 
 /// Take a host and its certificates back.

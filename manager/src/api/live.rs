@@ -1,6 +1,6 @@
 //! What changes, as it changes: server-sent events.
 //!
-//! Each event names what changed, not how: `alert`, `task` or `host` with its id; whoever sees it
+//! Each event names what changed, not how: `alert`, `task`, `host` or `policy` with its id; whoever sees it
 //! asks for the thing. Who is too slow gets `missed` and asks for everything.
 
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use crate::app::Change;
 /// A stream ends after this long; browsers come back by themselves, and show who they are again.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Changes of alerts, tasks and hosts, as server-sent events.
+/// Changes of alerts, tasks, hosts and policies, as server-sent events.
 #[utoipa::path(get, path = "/api/v1/live", tag = "live",
     responses((status = 200, content_type = "text/event-stream"), (status = 401, body = Problem)))]
 pub(super) async fn live(
@@ -47,7 +47,8 @@ pub(super) async fn live(
 fn show(change: Result<Change, BroadcastStreamRecvError>) -> Event {
     let (name, data) = match change {
         Ok(Change::Alert(id)) => ("alert", json!({ "id": id })),
-        Ok(Change::Host(id)) => ("host", json!({ "id": id })),
+        Ok(Change::Host(id) | Change::Wanted { host: id, .. }) => ("host", json!({ "id": id })),
+        Ok(Change::Policy(id)) => ("policy", json!({ "id": id })),
         Ok(Change::Task { host, task }) => ("task", json!({ "id": task, "host": host })),
         Err(BroadcastStreamRecvError::Lagged(count)) => ("missed", json!({ "count": count })),
     };

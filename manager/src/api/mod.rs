@@ -38,10 +38,12 @@ mod metrics;
 mod notifications;
 mod oidc;
 mod overview;
+mod policies;
 pub mod problem;
 mod quarantine;
 pub mod serve;
 mod session;
+mod shells;
 mod status;
 mod tasks;
 mod tokens;
@@ -108,6 +110,9 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(tasks::task_get))
         .routes(routes!(tasks::task_cancel))
         .routes(routes!(tasks::task_download))
+        .routes(routes!(shells::shell_list, shells::shell_open))
+        .routes(routes!(shells::shell_recording))
+        .routes(routes!(shells::shell_terminal))
         .routes(routes!(live::live))
         .routes(routes!(tokens::token_list, tokens::token_create))
         .routes(routes!(tokens::token_revoke))
@@ -124,6 +129,13 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         ))
         .routes(routes!(notifications::notification_test))
         .routes(routes!(notifications::finding_list))
+        .routes(routes!(policies::policy_list, policies::policy_create))
+        .routes(routes!(policies::policy_get, policies::policy_edit))
+        .routes(routes!(policies::policy_assign))
+        .routes(routes!(policies::version_list, policies::version_put))
+        .routes(routes!(policies::version_get))
+        .routes(routes!(policies::version_diff))
+        .routes(routes!(policies::rollout_get, policies::rollout_steer))
         .split_for_parts();
     describe::complete(&mut document);
     (router, document)

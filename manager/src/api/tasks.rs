@@ -94,6 +94,12 @@ pub(super) struct TaskParams {
     alert: Option<Uuid>,
 }
 
+impl TaskParams {
+    pub(super) fn filter(self) -> TaskFilter {
+        TaskFilter { stage: self.stage, host: self.host, alert: self.alert, ..Default::default() }
+    }
+}
+
 /// What is to be done.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -130,13 +136,11 @@ pub(super) async fn task_list(
     let limit = page.limit()?;
     let (from_ms, until_ms) = period.period()?;
     let filter = TaskFilter {
-        stage: params.stage,
-        host: params.host,
-        alert: params.alert,
         from_ms,
         until_ms,
         before: page.cursor()?,
         limit: limit + 1,
+        ..params.filter()
     };
     let tasks = api.app.task_list(&filter).await?;
     Ok(Json(Page::of(tasks, limit, |task| task.number, TaskView::of)))

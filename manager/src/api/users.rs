@@ -26,6 +26,8 @@ pub(super) struct UserView {
     role: String,
     must_change_password: bool,
     disabled: bool,
+    /// May open remote shells.
+    may_shell: bool,
     /// Signs in with a code too.
     second_factor: bool,
     /// No password is taken until then.
@@ -42,6 +44,7 @@ impl UserView {
             role: user.role,
             must_change_password: user.must_change,
             disabled: user.disabled,
+            may_shell: user.may_shell,
             second_factor: user.totp.is_some(),
             locked_until_ms: user.locked_until_ms,
             created_ms: user.created_ms,
@@ -67,6 +70,8 @@ pub(super) struct UserEditBody {
     /// viewer, operator or admin.
     role: Option<String>,
     disabled: Option<bool>,
+    /// Whether it may open remote shells.
+    may_shell: Option<bool>,
     /// To be changed at the next sign-in.
     password: Option<String>,
 }
@@ -98,7 +103,7 @@ pub(super) async fn user_create(
     Ok((StatusCode::CREATED, Json(UserView::of(user))))
 }
 
-/// Change a user's role or password, or disable it. Its sign-ins end.
+/// Change a user's role, password or permission for shells, or disable it. Its sign-ins end.
 #[utoipa::path(patch, path = "/api/v1/users/{id}", tag = "users",
     params(("id" = Uuid, Path)), request_body = UserEditBody,
     responses((status = 200, body = UserView), (status = 400, body = Problem),
@@ -110,6 +115,7 @@ pub(super) async fn user_edit(
     Body(body): Body<UserEditBody>,
 ) -> Result<Json<UserView>, Problem> {
     let role = body.role.as_deref().map(role).transpose()?;
-    let edit = UserEdit { role, disabled: body.disabled, password: body.password };
+    let UserEditBody { disabled, may_shell, password, .. } = body;
+    let edit = UserEdit { role, disabled, may_shell, password };
     Ok(Json(UserView::of(api.app.user_edit(id, edit, &who.actor).await?)))
 }

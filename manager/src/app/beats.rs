@@ -5,9 +5,11 @@
 //! at once; the rest every [`WHOLE`]. Invariant: what is not known here is written whole.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_common::ruled::PolicyState;
 use uuid::Uuid;
 
 use super::health::Reason;
@@ -26,6 +28,8 @@ struct Beat {
     whole: Instant,
     last: Instant,
     reasons: Vec<Reason>,
+    /// Hash of what it last said of its policy: the words are the host's, and may be long.
+    policy: Option<u64>,
 }
 
 impl Beats {
@@ -40,14 +44,36 @@ impl Beats {
                 return false;
             }
         }
-        beats.insert(session, Beat { whole: now, last: now, reasons: reasons.to_vec() });
+        let policy = beats.remove(&session).and_then(|beat| beat.policy);
+        let reasons = reasons.to_vec();
+        beats.insert(session, Beat { whole: now, last: now, reasons, policy });
         true
+    }
+
+    /// Whether a stream says something else of its policy than the last time it was kept.
+    pub(super) fn is_other(&self, session: Uuid, policy: &PolicyState) -> bool {
+        let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.get(&session).is_none_or(|beat| beat.policy != Some(hash_of(policy)))
+    }
+
+    /// What it says of its policy is kept.
+    pub(super) fn kept(&self, session: Uuid, policy: &PolicyState) {
+        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(beat) = beats.get_mut(&session) {
+            beat.policy = Some(hash_of(policy));
+        }
     }
 
     /// The stream is over, or its last heartbeat was not kept.
     pub(super) fn forget(&self, session: Uuid) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
     }
+}
+
+fn hash_of(policy: &PolicyState) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    policy.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

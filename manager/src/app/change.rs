@@ -28,6 +28,15 @@ pub enum Change {
     },
     /// A host's health or stream.
     Host(Uuid),
+    /// A policy, its versions or its roll-out.
+    Policy(Uuid),
+    /// What a host is to run, or says that it runs.
+    Wanted {
+        /// The host.
+        host: Uuid,
+        /// Its policy.
+        policy: Option<Uuid>,
+    },
 }
 
 impl Change {
@@ -36,6 +45,10 @@ impl Change {
             Self::Alert(id) => format!("alert {id} {id}"),
             Self::Task { host, task } => format!("task {host} {task}"),
             Self::Host(id) => format!("host {id} {id}"),
+            Self::Policy(id) => format!("policy {id} {id}"),
+            Self::Wanted { host, policy } => {
+                format!("wanted {host} {}", policy.unwrap_or(Uuid::nil()))
+            }
         }
     }
 
@@ -48,6 +61,11 @@ impl Change {
             "alert" => Some(Self::Alert(first)),
             "task" => Some(Self::Task { host: first, task: second }),
             "host" => Some(Self::Host(first)),
+            "policy" => Some(Self::Policy(first)),
+            "wanted" => {
+                let policy = Some(second).filter(|policy| !policy.is_nil());
+                Some(Self::Wanted { host: first, policy })
+            }
             _ => None,
         }
     }
@@ -71,7 +89,7 @@ impl App {
     }
 
     fn tell(&self, change: Change) {
-        if let Change::Task { host, .. } = change {
+        if let Change::Task { host, .. } | Change::Wanted { host, .. } = change {
             let signals = self.0.signals.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(signal) = signals.get(&host) {
                 signal.send_modify(|count| *count = count.wrapping_add(1));
@@ -88,7 +106,7 @@ impl App {
         }
     }
 
-    /// Wakes when a host's tasks change.
+    /// Wakes when a host's tasks or its policy change.
     pub(super) fn signal(&self, host: Uuid) -> watch::Receiver<u64> {
         let mut signals = self.0.signals.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody waits for are forgotten now and then.

@@ -124,9 +124,11 @@ fn found(body: &EventBody) -> Option<Found> {
         | EventBody::File(_)
         | EventBody::Proof(_)
         | EventBody::Isolation(_)
+        | EventBody::Shell(_)
         | EventBody::AgentStarted(_)
         | EventBody::AgentStopped
         | EventBody::Bundle(_)
+        | EventBody::Policy(_)
         | EventBody::Coverage(_)
         | EventBody::Loss(_) => None,
     }

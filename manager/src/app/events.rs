@@ -74,6 +74,11 @@ impl App {
     ) -> Result<(), StoreError> {
         let reasons = health::judge(&heartbeat, now_ms());
         let session = admitted.session;
+        let policy = &heartbeat.status.policy;
+        if self.0.beats.is_other(session, policy) {
+            self.policy_reported(admitted, policy).await?;
+            self.0.beats.kept(session, policy);
+        }
         if !self.0.beats.is_due(session, &reasons, Instant::now()) {
             let seen = self.write(Write::Seen { session }).await;
             seen.inspect_err(|_| self.0.beats.forget(session))?;

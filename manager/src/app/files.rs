@@ -62,6 +62,7 @@ pub(super) fn folders_make(data_dir: &Path) -> Result<(), AppError> {
     builder.recursive(true).mode(0o700);
     builder
         .create(data_dir.join(FOLDER))
+        .and_then(|()| super::shells::folder_make(data_dir))
         .map_err(|source| AppError::File { operation: "make the data folder", source })
 }
 
@@ -249,7 +250,7 @@ impl Part {
     }
 }
 
-fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
+pub(super) fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];

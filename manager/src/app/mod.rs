@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -30,10 +30,13 @@ mod notifications;
 mod oidc;
 mod overview;
 mod passwords;
+mod policies;
 mod quarantine;
 mod reconcile;
 mod retention;
+mod rollout;
 mod secret;
+mod shells;
 mod sign_in;
 mod tasks;
 mod tell;
@@ -54,8 +57,10 @@ pub use hosts::{AdmitError, Admitted, EnrollError};
 pub use notifications::{ChannelState, NewChannel, TestAnswer};
 pub use oidc::{OidcRefusal, RoleRule};
 pub use overview::Overview;
+pub use policies::{Content, Course, PolicyDetail, Put, RolloutState, Steer};
 pub use quarantine::ITEM_STATES;
 pub use retention::{Keep, Retention};
+pub use shells::{NewShell, Pen, ShellError, ShellStream, Shown, Viewer};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
 pub use tasks::{Filed, NewOrder, TaskOrder, TaskSignal};
@@ -137,8 +142,11 @@ struct Inner {
     names: RwLock<HashMap<Uuid, hosts::HostRef>>,
     counters: Counters,
     beats: beats::Beats,
+    /// A host runs or refuses something else.
+    rollouts: Notify,
     passwords: passwords::Passwords,
     uploads: files::Uploads,
+    shells: shells::Shells,
     vault: Vault,
     audit_head: Mutex<i64>,
     entrance: OnceLock<Entrance>,
@@ -164,6 +172,7 @@ impl App {
         running.spawn(retention::run(app.clone()));
         running.spawn(change::listen(app.clone()));
         running.spawn(tell::run(app.clone()));
+        running.spawn(policies::run(app.clone()));
         *app.0.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(app)
     }
@@ -185,6 +194,7 @@ impl App {
             instance: secret::number()?,
             passwords: passwords::Passwords::new(),
             uploads: files::Uploads::default(),
+            shells: shells::Shells::default(),
             vault: Vault::open(&settings.data_dir)?,
             store,
             settings,
@@ -194,6 +204,7 @@ impl App {
             names: RwLock::default(),
             counters: Counters::default(),
             beats: beats::Beats::default(),
+            rollouts: Notify::new(),
             audit_head: Mutex::new(0),
             entrance: OnceLock::new(),
             ending: watch::channel(false).0,

@@ -246,6 +246,7 @@ impl App {
             totp_ms: None,
             totp_pending: None,
             totp_pending_ms: None,
+            may_shell: false,
         };
         let created = async {
             if !store::user_insert(tx, &user).await? {

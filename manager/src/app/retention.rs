@@ -102,7 +102,11 @@ impl App {
         tx.commit().await?;
         let files = self.clone();
         let age = Duration::from_secs(u64::from(retention.file_days) * 86_400);
-        let expired = tokio::task::spawn_blocking(move || files.files_expire(age)).await;
+        let expired = tokio::task::spawn_blocking(move || {
+            files.files_expire(age)?;
+            files.recordings_expire(age)
+        })
+        .await;
         if let Ok(Err(error)) = expired {
             tracing::error!(%error, "cannot remove old files");
         }

@@ -399,6 +399,7 @@ fn principal(credential: &Credential, user: &User) -> Result<Principal, AppError
             user.name.clone()
         },
         role: Role::of_name(&user.role).ok_or_else(|| corrupt(&user.role))?,
+        may_shell: user.may_shell,
         scopes,
         credential: credential.id,
         must_change: user.must_change,

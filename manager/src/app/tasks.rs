@@ -95,6 +95,20 @@ impl App {
     /// [`AppError`]; `Conflict` when the key was used for something else.
     pub async fn task_file(&self, order: NewOrder, actor: &str) -> Result<Filed, AppError> {
         order_check(&order)?;
+        if matches!(order.action, Action::Shell { .. }) {
+            let message = "a shell is opened by POST /api/v1/shells".to_owned();
+            return Err(AppError::Invalid(message));
+        }
+        self.task_file_as(Uuid::now_v7(), order, actor).await
+    }
+
+    /// Files a task that was checked, with this id.
+    pub(super) async fn task_file_as(
+        &self,
+        id: Uuid,
+        order: NewOrder,
+        actor: &str,
+    ) -> Result<Filed, AppError> {
         let host = self.host_get(order.host).await?;
         if host.revoked_ms.is_some() {
             return Err(AppError::Conflict("the host is revoked".to_owned()));
@@ -111,7 +125,7 @@ impl App {
             .wait_s
             .map_or(USUAL_WAIT_MS, |s| i64::try_from(s.saturating_mul(1000)).unwrap_or(i64::MAX));
         let task = NewTask {
-            id: Uuid::now_v7(),
+            id,
             name: order.action.name(),
             request_hash: request_hash(&order, &action),
             action,
@@ -132,7 +146,9 @@ impl App {
             "alert": task.alert,
         });
         let target = task.id.to_string();
-        let head = audit::append(&mut tx, actor, "task.file", &target, &detail).await?;
+        let shell = matches!(order.action, Action::Shell { .. });
+        let what = if shell { "shell.open" } else { "task.file" };
+        let head = audit::append(&mut tx, actor, what, &target, &detail).await?;
         self.commit(tx, &[Change::Task { host: host.id, task: task.id }]).await?;
         self.audit_remember(&head);
         Ok(Filed { task: self.task_get(task.id).await?, new: true })
@@ -250,7 +266,7 @@ impl App {
         Ok(orders)
     }
 
-    /// Wakes when a host's tasks change, whichever manager they were filed at.
+    /// Wakes when a host's tasks or its policy change, at whichever manager.
     #[must_use]
     pub fn task_signal(&self, host: Uuid) -> TaskSignal {
         TaskSignal(self.signal(host))
@@ -278,7 +294,15 @@ impl App {
             return Ok(());
         }
         store::task_update(&mut tx, &known).await?;
-        self.commit(tx, &[Change::Task { host, task }]).await
+        self.commit(tx, &[Change::Task { host, task }]).await?;
+        if known.name == super::shells::NAME
+            && known.stage.is_end()
+            && let Err(error) = self.shell_finish(&known).await
+        {
+            // The next look does it.
+            tracing::error!(%error, %task, "a shell's recording is not closed");
+        }
+        Ok(())
     }
 }
 
@@ -357,7 +381,7 @@ fn request_hash(order: &NewOrder, action: &str) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-fn order_check(order: &NewOrder) -> Result<(), AppError> {
+pub(super) fn order_check(order: &NewOrder) -> Result<(), AppError> {
     let invalid = |message: &str| Err(AppError::Invalid(message.to_owned()));
     if order.reason.trim().is_empty() || order.reason.len() > REASON {
         return invalid("reason: 1 to 1000 bytes that say why");
@@ -418,6 +442,7 @@ fn order_check(order: &NewOrder) -> Result<(), AppError> {
         | Action::Kill { .. }
         | Action::DenyHash { .. }
         | Action::Simulate { .. }
+        | Action::Shell { .. }
         | Action::ProcessList
         | Action::Diagnostics => Ok(()),
     }

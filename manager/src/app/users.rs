@@ -50,11 +50,14 @@ pub enum Scope {
     Administer,
     /// `/metrics` alone.
     Metrics,
+    /// Remote shells, where its user may open them.
+    Shell,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Respond, Self::Administer, Self::Metrics];
+    pub const ALL: [Self; 5] =
+        [Self::Read, Self::Respond, Self::Administer, Self::Metrics, Self::Shell];
 
     /// Its name.
     #[must_use]
@@ -64,6 +67,7 @@ impl Scope {
             Self::Respond => "respond",
             Self::Administer => "administer",
             Self::Metrics => "metrics",
+            Self::Shell => "shell",
         }
     }
 }
@@ -79,6 +83,8 @@ pub struct Principal {
     pub actor: String,
     /// What the user may do.
     pub role: Role,
+    /// The user may open remote shells.
+    pub may_shell: bool,
     /// What the token is for; nothing for a sign-in, which is for all.
     pub scopes: Option<Vec<Scope>>,
     /// The sign-in or token.
@@ -94,6 +100,8 @@ pub struct UserEdit {
     pub role: Option<Role>,
     /// Whether it can sign in.
     pub disabled: Option<bool>,
+    /// Whether it may open remote shells.
+    pub may_shell: Option<bool>,
     /// A new password, which the user must change.
     pub password: Option<String>,
 }
@@ -152,6 +160,7 @@ impl App {
             failures: 0,
             locked_until_ms: 0,
             disabled: false,
+            may_shell: false,
             created_ms: now_ms,
             changed_ms: now_ms,
             totp: None,
@@ -196,6 +205,9 @@ impl App {
         store::users_lock(&mut tx).await?;
         let role = edit.role.map(Role::name);
         store::user_access(&mut tx, id, role, edit.disabled, now_ms).await?;
+        if let Some(may_shell) = edit.may_shell {
+            store::user_shell(&mut tx, id, may_shell).await?;
+        }
         if let Some(password) = password {
             store::user_password(&mut tx, id, &password, true, now_ms).await?;
         }
@@ -208,7 +220,7 @@ impl App {
         }
         let detail = json!({
             "role": edit.role.map(Role::name), "disabled": edit.disabled,
-            "password": edit.password.is_some(),
+            "may_shell": edit.may_shell, "password": edit.password.is_some(),
         });
         let head = audit::append(&mut tx, actor, "user.edit", &user.name, &detail).await?;
         self.commit(tx, &[]).await?;

@@ -23,7 +23,7 @@ use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::service::Service;
-use crate::app::{Admitted, ChunkAnswer, StoreError};
+use crate::app::{Admitted, ChunkAnswer, ShellError, StoreError};
 
 /// Messages that wait for an agent to read.
 const QUEUE: usize = 8;
@@ -111,6 +111,7 @@ impl Live {
             end = self.listen(incoming, events) => end,
             end = self.store_events(waiting) => end,
             end = self.hand_out_tasks() => end,
+            end = self.carry_shells() => end,
             end = self.stands() => end,
             () = seat.replaced() => End::Replaced,
             // tonic dropped the other direction.
@@ -201,7 +202,13 @@ impl Live {
             Message::Chunk(chunk) => self.take_chunk(chunk).await,
             Message::Hello(_) => Err(End::Garbled("another Hello")),
             Message::Events(_) => Err(End::Garbled("events out of place")),
-            Message::Shell(_) => Err(End::Garbled("a shell that was not asked for")),
+            Message::Shell(output) => {
+                let taken = self.service.app.shell_output(self.admitted.host, output).await;
+                taken.map_err(|error| match error {
+                    ShellError::Garbled(why) => End::Garbled(why),
+                    ShellError::Store(error) => End::Store(error),
+                })
+            }
         }
     }
 
@@ -261,11 +268,12 @@ impl Live {
         End::Ending
     }
 
-    /// Hands out tasks and cancellations as they are filed, each once in a stream.
+    /// Hands out tasks and cancellations as they are filed, each once in a stream, and policies.
     async fn hand_out_tasks(&self) -> End {
         let (app, host) = (&self.service.app, self.admitted.host);
         let mut signal = app.task_signal(host);
         let mut sent: HashSet<(Uuid, bool)> = HashSet::new();
+        let mut given = None;
         loop {
             let waiting = match Box::pin(app.tasks_waiting(host)).await {
                 Ok(waiting) => waiting,
@@ -294,10 +302,43 @@ impl Live {
                     return end;
                 }
             }
+            if let Err(end) = Box::pin(self.hand_out_policy(&mut given)).await {
+                return end;
+            }
             if !signal.changed().await {
                 return End::Ending;
             }
         }
+    }
+
+    /// Sends what is typed on the host's terminals, and how far what they show was taken.
+    async fn carry_shells(&self) -> End {
+        let mut shells = self.service.app.shell_stream(self.admitted.host);
+        loop {
+            let input = shells.next().await;
+            if let Err(end) = self.send(from_manager::Message::Shell(input)).await {
+                return end;
+            }
+        }
+    }
+
+    /// Gives the host the version that it is to run, each once in a stream.
+    async fn hand_out_policy(&self, given: &mut Option<(Option<Uuid>, i64)>) -> Result<(), End> {
+        let Some(wanted) = self.service.app.policy_for(self.admitted.host).await? else {
+            return Ok(());
+        };
+        let this = Some((wanted.policy, wanted.version));
+        if *given == this {
+            return Ok(());
+        }
+        *given = this;
+        self.send(from_manager::Message::Policy(wire::Policy {
+            version: wanted.version.unsigned_abs(),
+            document: wanted.document.into(),
+            id: wanted.policy.map(|policy| policy.to_string()).unwrap_or_default(),
+            name: wanted.name,
+        }))
+        .await
     }
 
     /// Returns when the certificate does not stand any more.

@@ -13,7 +13,7 @@ pub struct Raise {
     /// The host's number.
     pub host: i64,
     /// `malware`, `model`, `tampering`, `gap`, `isolation`, `health`,
-    /// `notification` (alerts cannot be told).
+    /// `notification` (alerts cannot be told), `policy` (a roll-out was stopped).
     pub kind: &'static str,
     /// Hash of host, model and cause.
     pub group_key: Vec<u8>,

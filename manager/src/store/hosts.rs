@@ -188,19 +188,33 @@ pub async fn host_session(
     now_ms: i64,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE hosts SET session = $1, generation = $2, name = $3, facts = $4, seen_ms = $5 \
-         WHERE number = $6",
+        "UPDATE hosts SET session = $1, generation = $2, name = $3, facts = $4, seen_ms = $5, \
+         manager = $6 WHERE number = $7",
     )
     .bind(id_value(session))
     .bind(generation)
     .bind(clean(name))
     .bind(clean(facts))
     .bind(now_ms)
+    .bind(rustix::system::uname().nodename().to_string_lossy().into_owned())
     .bind(number)
     .execute(tx.conn())
     .await
     .map_err(failed("begin a host's stream"))?;
     Ok(())
+}
+
+/// The machine of the manager that had a host's last stream.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn host_manager(store: &Store, host: Uuid) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT manager FROM hosts WHERE id = $1")
+        .bind(id_value(host))
+        .fetch_optional(&store.readers)
+        .await
+        .map_err(failed("look for a host's manager"))?;
+    row.as_ref().map_or(Ok(None), |row| column(row, "manager"))
 }
 
 /// A stream ended; nothing when the host has another by now.

@@ -313,9 +313,19 @@ impl Indexed {
                 self.fact(FactField::Action, &cut.action);
                 self.text(&cut.reason);
             }
+            EventBody::Shell(shell) => {
+                self.fact(FactField::Action, &shell.action);
+                self.text(&shell.by);
+                self.text(&shell.reason);
+            }
             EventBody::Bundle(bundle) => {
                 self.file(&bundle.path);
                 self.text(bundle.error.as_deref().unwrap_or_default());
+            }
+            EventBody::Policy(policy) => {
+                self.fact(FactField::Action, &policy.action);
+                self.text(&policy.name);
+                self.text(policy.error.as_deref().unwrap_or_default());
             }
             EventBody::Coverage(coverage) => {
                 self.file(&coverage.mount);

@@ -25,6 +25,7 @@ pub mod identities;
 pub mod index;
 pub mod notifications;
 pub mod notify;
+pub mod policies;
 pub mod quarantine;
 pub mod retention;
 pub mod search;
@@ -36,7 +37,7 @@ pub mod users;
 /// Connections that read, or on PostgreSQL do anything.
 const CONNECTIONS: u32 = 8;
 /// The newest migration.
-pub const SCHEMA: i64 = 4;
+pub const SCHEMA: i64 = 8;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,16 +207,20 @@ impl Store {
         let schema = include_str!("../../migrations/0001_schema.sql");
         let notifications = include_str!("../../migrations/0003_notifications.sql");
         let second_factor = include_str!("../../migrations/0004_second_factor.sql");
-        let identities = include_str!("../../migrations/0007_identities.sql");
-        let quarantine = include_str!("../../migrations/0008_quarantine.sql");
+        let policies = include_str!("../../migrations/0005_policies.sql");
+        let identities = include_str!("../../migrations/0006_identities.sql");
+        let quarantine = include_str!("../../migrations/0007_quarantine.sql");
+        let shells = include_str!("../../migrations/0008_shells.sql");
         let simple = MigrationType::Simple;
         let migrator = Migrator::with_migrations(vec![
             Migration::new(1, "schema".into(), simple, schema.into_sql_str(), false),
             Migration::new(2, name.into(), simple, events.into_sql_str(), false),
             Migration::new(3, "notifications".into(), simple, notifications.into_sql_str(), false),
             Migration::new(4, "second factor".into(), simple, second_factor.into_sql_str(), false),
-            Migration::new(7, "identities".into(), simple, identities.into_sql_str(), false),
-            Migration::new(8, "quarantine".into(), simple, quarantine.into_sql_str(), false),
+            Migration::new(5, "policies".into(), simple, policies.into_sql_str(), false),
+            Migration::new(6, "identities".into(), simple, identities.into_sql_str(), false),
+            Migration::new(7, "quarantine".into(), simple, quarantine.into_sql_str(), false),
+            Migration::new(8, "shells".into(), simple, shells.into_sql_str(), false),
         ]);
         let mut connection = self.writer.acquire().await.map_err(failed("migrate"))?;
         migrator.run_direct(None, &mut *connection, false).await.map_err(|error| {

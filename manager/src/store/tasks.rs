@@ -213,6 +213,8 @@ pub async fn tasks_overdue(tx: &mut Tx, now_ms: i64) -> Result<Vec<Task>, StoreE
 pub struct TaskFilter {
     /// Of this stage; `open` for all that are not at their end; empty: of any.
     pub stage: String,
+    /// With this action; empty: with any.
+    pub name: String,
     /// On this host.
     pub host: Option<Uuid>,
     /// Of this alert.
@@ -282,7 +284,8 @@ impl Store {
             "{SELECT} WHERE t.number < $1 AND t.filed_ms >= $2 AND t.filed_ms < $3 \
              AND (CAST($4 AS TEXT) = '' OR t.stage = $4 OR ($4 = 'open' AND t.ended_ms IS NULL)) \
              AND (CAST($5 AS BIGINT) = 0 OR h.id = $6) \
-             AND (CAST($7 AS BIGINT) = 0 OR t.alert = $8) ORDER BY t.number DESC LIMIT $9"
+             AND (CAST($7 AS BIGINT) = 0 OR t.alert = $8) \
+             AND (CAST($9 AS TEXT) = '' OR t.name = $9) ORDER BY t.number DESC LIMIT $10"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(filter.before.unwrap_or(i64::MAX))
@@ -293,6 +296,7 @@ impl Store {
             .bind(id_value(filter.host.unwrap_or_default()))
             .bind(i64::from(filter.alert.is_some()))
             .bind(id_value(filter.alert.unwrap_or_default()))
+            .bind(filter.name.clone())
             .bind(i64::from(filter.limit))
             .fetch_all(&self.readers)
             .await

@@ -24,6 +24,8 @@ pub struct User {
     pub locked_until_ms: i64,
     /// Cannot sign in.
     pub disabled: bool,
+    /// May open remote shells.
+    pub may_shell: bool,
     /// When it was made.
     pub created_ms: i64,
     /// When it last changed.
@@ -145,6 +147,20 @@ pub async fn user_access(
     .execute(tx.conn())
     .await
     .map_err(failed("change a user"))?;
+    Ok(())
+}
+
+/// Whether a user may open remote shells.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn user_shell(tx: &mut Tx, id: Uuid, may_shell: bool) -> Result<(), StoreError> {
+    sqlx::query("UPDATE users SET may_shell = $1 WHERE id = $2")
+        .bind(i64::from(may_shell))
+        .bind(id_value(id))
+        .execute(tx.conn())
+        .await
+        .map_err(failed("change a user"))?;
     Ok(())
 }
 
@@ -410,6 +426,7 @@ pub(super) fn user(row: &AnyRow) -> Result<User, StoreError> {
         failures: column(row, "failures")?,
         locked_until_ms: column(row, "locked_until_ms")?,
         disabled: column::<i64>(row, "disabled")? != 0,
+        may_shell: column::<i64>(row, "may_shell")? != 0,
         created_ms: column(row, "created_ms")?,
         changed_ms: column(row, "changed_ms")?,
         totp: column(row, "totp")?,

@@ -91,6 +91,7 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
         ("POST", "/api/v1/tasks") => {
             Some(json!({"host": id, "action": {"action": "release"}, "reason": "x"}))
         }
+        ("POST", "/api/v1/shells") => Some(json!({"host": id, "reason": "x", "restricted": true})),
         ("POST", "/api/v1/tasks/{id}/cancel") => Some(json!({"reason": "x"})),
         ("POST", "/api/v1/enrollment-tokens") => Some(json!({"group": "x"})),
         ("POST", "/api/v1/users") => Some(json!({"name": "n", "role": "viewer", "password": "p"})),
@@ -103,10 +104,18 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
             Some(json!({"name": "", "config": {"kind": "syslog", "server": "x", "port": 1}}))
         }
         ("POST", "/api/v1/notifications/{id}/test") => None,
+        // Taken as JSON, refused as a policy.
+        ("POST", "/api/v1/policies") => Some(json!({"name": ""})),
+        ("PATCH", "/api/v1/policies/{id}") => Some(json!({"soak_s": 1})),
+        ("PUT", "/api/v1/policies/{id}/groups") => Some(json!({"groups": [], "reason": "x"})),
+        ("POST", "/api/v1/policies/{id}/versions") => Some(json!({"document": "", "reason": "x"})),
+        ("POST", "/api/v1/policies/{id}/rollout") => {
+            Some(json!({"action": "pause", "reason": "x"}))
+        }
         ("GET" | "DELETE", _) => None,
         _ => return None,
     };
-    Some((path.replace("{id}", &id).replace("{number}", "7"), body))
+    Some((path.replace("{id}", &id).replace("{number}", "7").replace("{version}", "1"), body))
 }
 
 #[test]
@@ -160,6 +169,8 @@ fn every_endpoint_lets_in_whom_it_names_and_nobody_else() {
                 let may = match row.need {
                     Need::Nothing | Need::SignIn | Need::Person => true,
                     Need::Role(needed, _) => *role >= needed,
+                    // Nobody by his role alone.
+                    Need::Shell => false,
                 };
                 let refused = status == StatusCode::FORBIDDEN;
                 assert_eq!(refused, !may, "{role:?} {} {path}: {status}", row.method);

@@ -10,10 +10,11 @@ use std::str::FromStr;
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
-use holdfast_common::scans::{ScanOrder, ScanSchedule};
 use jiff::civil::{Date, Time, date};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
+
+use crate::scans::{ScanOrder, ScanSchedule, check_order};
 
 /// Longest jitter: a run must not run into the next day's.
 const MOST_JITTER: u32 = 12 * 3600;
@@ -44,19 +45,20 @@ pub enum ScheduleError {
         /// What is wrong.
         why: String,
     },
-    /// It could not be kept.
-    #[error(transparent)]
-    History(#[from] super::HistoryError),
 }
 
 /// When it is due.
 #[derive(Debug, Clone)]
-pub(super) enum When {
+pub enum When {
+    /// Wall-clock time.
     Cron(Box<Cron>),
     /// Days counted from an anchor, at a time of day.
     Days {
+        /// So many.
         every: i64,
+        /// Counted from here.
         anchor: Date,
+        /// When.
         at: Time,
     },
     /// Milliseconds from the epoch.
@@ -73,8 +75,8 @@ impl FromStr for When {
             Some(rest) => every(rest).map_err(wrong)?,
             None => Self::Cron(Box::new(cron(text).map_err(wrong)?)),
         };
-        let now = crate::now_ms();
-        if when.next_after(now, &TimeZone::UTC).is_none() {
+        // The epoch does as well as any time: years are not part of it.
+        if when.next_after(0, &TimeZone::UTC).is_none() {
             return Err(wrong("it never comes".to_owned()));
         }
         Ok(when)
@@ -83,7 +85,8 @@ impl FromStr for When {
 
 impl When {
     /// The first time after this one, milliseconds since the epoch; `None` when there is none.
-    pub(super) fn next_after(&self, after_ms: i64, zone: &TimeZone) -> Option<i64> {
+    #[must_use]
+    pub fn next_after(&self, after_ms: i64, zone: &TimeZone) -> Option<i64> {
         let after = Timestamp::from_millisecond(after_ms).ok()?.to_zoned(zone.clone());
         match self {
             Self::Cron(cron) => {
@@ -182,7 +185,10 @@ fn time_of_day(text: &str) -> Option<Time> {
 }
 
 /// The zone of a schedule. The host's own is asked for each time: it may be changed.
-pub(super) fn zone(name: &str) -> Result<TimeZone, ScheduleError> {
+///
+/// # Errors
+/// [`ScheduleError::Zone`]
+pub fn zone(name: &str) -> Result<TimeZone, ScheduleError> {
     match name {
         "local" => Ok(TimeZone::system()),
         "UTC" => Ok(TimeZone::UTC),
@@ -241,7 +247,7 @@ pub fn check_schedule(schedule: &ScanSchedule) -> Result<(), ScheduleError> {
         started_by: String::new(),
         cpu_share: schedule.cpu_share,
     };
-    super::check(&order).or_else(|error| wrong(error.to_string()))
+    check_order(&order).or_else(wrong)
 }
 
 #[cfg(test)]
