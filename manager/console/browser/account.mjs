@@ -65,6 +65,7 @@ await run(async (page) => {
   await shot(page, "account-factor");
   await page.getByLabel("Code", { exact: true }).fill(code(secret, -1));
   await page.getByRole("button", { name: "Turn it on" }).click();
+  await page.locator("[data-codes]").waitFor();
   const codes = await page.locator("[data-codes] code").allTextContents();
   check(codes.length === 10, `${codes.length} recovery codes`);
   await shot(page, "account-codes");
@@ -98,7 +99,7 @@ await run(async (page) => {
   const program = await request.newContext({ ignoreHTTPSErrors: true, extraHTTPHeaders: { authorization: `Bearer ${token}` } });
   check((await program.get(`${BASE}/api/v1/hosts`)).status() === 200, "the token opens");
   await page.reload();
-  await page.getByRole("cell", { name: "backup <i>job</i>" }).waitFor();
+  await page.getByRole("cell", { name: "backup <i>job</i>", exact: true }).waitFor();
   check(!(await page.locator("body").textContent()).includes(token), "it is shown once");
   await shots(page, "account-tokens");
   await page.getByRole("button", { name: "End backup <i>job</i>" }).click();

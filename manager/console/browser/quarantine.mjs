@@ -44,7 +44,7 @@ await run(async (page) => {
   await order("Restore", "Restore 1 file");
   await page.getByText("Restored", { exact: true }).first().waitFor();
   await page.getByText("Verified").first().waitFor();
-  check((await ask("open")) !== "read 68", "it is malicious still");
+  check(!(await ask("open")).startsWith("read "), "it is malicious still");
   await page.goto(`${BASE}/quarantine`);
   await rows.first().waitFor();
   check((await rows.count()) >= 1, "it is here again");
@@ -55,7 +55,7 @@ await run(async (page) => {
   // Restored and allowed, it stays.
   await order("Restore and allow", "Restore and allow 1 file");
   await page.getByText("Restored, allowed", { exact: true }).first().waitFor();
-  check((await ask("open")) === "read 68", "it may be read");
+  check((await ask("open")).startsWith("read "), "it may be read");
   await shots(page, "item-allowed");
   check(await page.getByRole("button", { name: "Delete", exact: true }).isDisabled(), "what is gone cannot be deleted");
 

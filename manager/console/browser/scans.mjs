@@ -18,11 +18,11 @@ await run(async (page) => {
     await page.getByRole("textbox", { name: "Hosts" }).click();
     await page.getByRole("option", { name: host }).click();
     await page.keyboard.press("Escape");
-    await page.getByText("Paths", { exact: true }).click();
-    await page.getByLabel("Paths", { exact: true }).last().fill("relative");
+    await page.getByRole("dialog").getByText("Paths", { exact: true }).click();
+    await page.getByRole("textbox", { name: "Paths", exact: true }).fill("relative");
     await page.getByText("relative does not begin with /").waitFor();
     check(await page.getByRole("button", { name: "Scan 1 host" }).isDisabled(), "no scan of what is no path");
-    await page.getByLabel("Paths", { exact: true }).last().fill(paths);
+    await page.getByRole("textbox", { name: "Paths", exact: true }).fill(paths);
     await page.getByLabel("Share of a core, percent").fill(String(share));
     await page.getByLabel("Reason", { exact: true }).fill("a test");
     await shot(page, "scan-start");

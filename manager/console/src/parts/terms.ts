@@ -67,16 +67,16 @@ function found(name: string, plain: string, value: string, kind: string): string
   return null;
 }
 
-/** All values of an event, in the order in which its host wrote them. */
-export function fields(event: unknown): Field[] {
-  const kind = String((event as { kind?: unknown } | null)?.kind ?? "");
+/** All values of an event that say something. */
+export function fields(event: object): Field[] {
+  const kind = String((event as { kind?: unknown }).kind ?? "");
   const list: Field[] = [];
   const add = (name: string, value: string) => {
     const plain = name.replace(/\[\d+\]/g, "[]");
     list.push({ name, value, term: found(name, plain, value, kind), file: isFile(plain, value) });
   };
   const walk = (value: unknown, name: string) => {
-    if (list.length >= MOST_FIELDS || value === null || value === undefined) return;
+    if (list.length >= MOST_FIELDS || value === null || value === undefined || value === "") return;
     if (Array.isArray(value)) {
       if (name.endsWith(".args") || name === "args") add(name, value.map(String).join(" "));
       else value.forEach((one, index) => walk(one, `${name}[${index}]`));
@@ -84,7 +84,10 @@ export function fields(event: unknown): Field[] {
       for (const [key, inner] of Object.entries(value)) walk(inner, name === "" ? key : `${name}.${key}`);
     } else add(name, String(value));
   };
-  walk(event, "");
+  // The event's own values come before those of who started it.
+  const { parents, ...own } = event as { parents?: unknown };
+  walk(own, "");
+  walk(parents, "parents");
   return list;
 }
 

@@ -2,6 +2,7 @@
 import { Button } from "@mantine/core";
 import { useMemo } from "react";
 import { useTranslation } from "react-i18next";
+import { useNavigate } from "react-router";
 import { Problem } from "../../api/client";
 import { useList } from "../../api/lists";
 import type { StoredEvent } from "../../api/types";
@@ -20,7 +21,8 @@ const byNumber = (event: StoredEvent) => event.number;
 export default function SearchPage() {
   const { t } = useTranslation();
   const [query, setQuery] = useParam("query");
-  const [period, span, setPeriod] = usePeriod(USUAL);
+  const [period, span] = usePeriod(USUAL);
+  const navigate = useNavigate();
   const params = useMemo(() => ({ query, from_ms: span.from_ms, until_ms: span.until_ms }), [query, span]);
   const rows = useList<StoredEvent>({ path: "/api/v1/events", params, every: null, off: query.trim() === "" }, byNumber);
   const wrong = rows.error instanceof Problem && rows.error.position !== null ? rows.error : null;
@@ -29,10 +31,7 @@ export default function SearchPage() {
       <header className="head">
         <h1>{t("menu.search")}</h1>
         <div className="actions">
-          <Saved query={query} period={period} open={(one) => {
-            setQuery(one.query);
-            setPeriod(one.period);
-          }} />
+          <Saved query={query} period={period} open={(one) => void navigate(`/search?${new URLSearchParams({ query: one.query, period: one.period })}`)} />
           <Period usual={USUAL} />
         </div>
       </header>
