@@ -1,7 +1,8 @@
 // A browser for a test: Debian's Chromium, a folder of its own, and a record of everything that went
 // wrong in it. Whoever started this is told of steps on standard output, and answers on standard
 // input; what the test needs stands in the environment.
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -85,18 +86,33 @@ export async function shot(page, name) {
   await page.screenshot({ path: join(SHOTS, `${name}.png`) });
 }
 
-/** The same, in light and dark, wide and as on a phone. */
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Nothing that keeps people out: what axe calls serious or critical. */
+async function accessible(page, name) {
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const { violations } = await window.axe.run(document, { resultTypes: ["violations"] });
+    const grave = violations.filter((one) => one.impact === "serious" || one.impact === "critical");
+    return grave.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.target.join(" ")}: ${node.any[0]?.message ?? one.help}`));
+  });
+  check(found.length === 0, `${name} is accessible:\n${found.slice(0, 10).join("\n")}`);
+}
+
+/** The same, in light and dark, wide and as on a phone; nobody is kept out of any of them. */
 export async function shots(page, name) {
   for (const scheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme: scheme });
     await page.setViewportSize(WIDE);
     await shot(page, `${name}-${scheme}`);
+    await accessible(page, `${name} (${scheme})`);
   }
   await page.emulateMedia({ colorScheme: "light" });
   await page.setViewportSize({ width: 390, height: 844 });
   await shot(page, `${name}-phone`);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
   check(wide <= 390, `${name} fits a phone: ${wide}`);
+  await accessible(page, `${name} (phone)`);
   await page.setViewportSize(WIDE);
 }
 
@@ -105,4 +121,27 @@ export async function signIn(page, name, password) {
   await page.getByLabel("Name", { exact: true }).fill(name);
   await page.getByLabel("Password", { exact: true }).fill(password);
   await page.getByRole("button", { name: "Sign in" }).click();
+}
+
+/** Signs in by a one-time password, which is changed at once. */
+export async function enter(page, name, first, password) {
+  await signIn(page, name, first);
+  await page.getByText("Choose a password").waitFor();
+  await page.getByLabel("Password now").fill(first);
+  await page.getByLabel("New password", { exact: true }).fill(password);
+  await page.getByLabel("New password again").fill(password);
+  await page.getByRole("button", { name: "Change and go on" }).click();
+  await page.getByRole("heading", { name: "Overview" }).waitFor();
+}
+
+export async function signOut(page, name) {
+  await page.getByRole("button", { name }).click();
+  await page.getByRole("menuitem", { name: "Sign out" }).click();
+  await page.getByRole("button", { name: "Sign in", exact: true }).waitFor();
+}
+
+/** What a host chose is text: no picture of it, nothing turned round. */
+export async function unharmed(page, what) {
+  check((await page.locator("img").count()) === 0, `${what}: a text of a host is no markup`);
+  check(!(await page.locator("body").textContent()).includes("\u202e"), `${what}: nothing turns text round`);
 }

@@ -6,28 +6,38 @@ import "./words";
 import { MantineProvider } from "@mantine/core";
 import { Notifications } from "@mantine/notifications";
 import { QueryClientProvider } from "@tanstack/react-query";
-import { StrictMode } from "react";
+import { StrictMode, useMemo } from "react";
 import { createRoot } from "react-dom/client";
+import { useTranslation } from "react-i18next";
 import { BrowserRouter } from "react-router";
 import { queries } from "./api/queries";
 import { App } from "./shell/App";
-import { theme } from "./theme";
+import { themed } from "./theme";
 
 // The server writes a number into each answer; only style sheets that carry it are let in.
 const nonce = document.querySelector('meta[name="csp-nonce"]')?.getAttribute("content") ?? "";
+
+function Page() {
+  const { t } = useTranslation();
+  const close = t("close");
+  const theme = useMemo(() => themed(close), [close]);
+  return (
+    <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={() => nonce}>
+      <QueryClientProvider client={queries}>
+        <BrowserRouter>
+          <Notifications position="bottom-right" limit={4} />
+          <App />
+        </BrowserRouter>
+      </QueryClientProvider>
+    </MantineProvider>
+  );
+}
 
 const root = document.getElementById("root");
 if (root) {
   createRoot(root).render(
     <StrictMode>
-      <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={() => nonce}>
-        <QueryClientProvider client={queries}>
-          <BrowserRouter>
-            <Notifications position="bottom-right" limit={4} />
-            <App />
-          </BrowserRouter>
-        </QueryClientProvider>
-      </MantineProvider>
+      <Page />
     </StrictMode>,
   );
 }

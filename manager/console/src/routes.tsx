@@ -13,6 +13,14 @@ export interface Route {
 const Overview = lazy(() => import("./pages/overview/OverviewPage"));
 const Alerts = lazy(() => import("./pages/alerts/AlertsPage"));
 const Alert = lazy(() => import("./pages/alerts/AlertPage"));
+const Events = lazy(() => import("./pages/events/EventsPage"));
+const Event = lazy(() => import("./pages/events/EventPage"));
+const Quarantine = lazy(() => import("./pages/quarantine/QuarantinePage"));
+const Item = lazy(() => import("./pages/quarantine/ItemPage"));
+const Search = lazy(() => import("./pages/search/SearchPage"));
+const Scans = lazy(() => import("./pages/scans/ScansPage"));
+const Scan = lazy(() => import("./pages/scans/ScanPage"));
+const Account = lazy(() => import("./pages/account/AccountPage"));
 const Hosts = lazy(() => import("./pages/hosts/HostsPage"));
 const Host = lazy(() => import("./pages/hosts/HostPage"));
 const Tasks = lazy(() => import("./pages/tasks/TasksPage"));
@@ -22,8 +30,16 @@ export const ROUTES: Route[] = [
   { path: "/", page: Overview, menu: { name: "overview", icon: "overview", key: "o" } },
   { path: "/alerts", page: Alerts, menu: { name: "alerts", icon: "alerts", key: "a" } },
   { path: "/alerts/:id", page: Alert },
+  { path: "/events", page: Events, menu: { name: "events", icon: "events", key: "e" } },
+  { path: "/events/:number", page: Event },
+  { path: "/quarantine", page: Quarantine, menu: { name: "quarantine", icon: "quarantine", key: "q" } },
+  { path: "/quarantine/:host/:item", page: Item },
+  { path: "/search", page: Search, menu: { name: "search", icon: "search", key: "s" } },
+  { path: "/scans", page: Scans, menu: { name: "scans", icon: "scans", key: "c" } },
+  { path: "/scans/:number", page: Scan },
   { path: "/hosts", page: Hosts, menu: { name: "hosts", icon: "hosts", key: "h" } },
   { path: "/hosts/:id", page: Host },
   { path: "/tasks", page: Tasks, menu: { name: "tasks", icon: "tasks", key: "t" } },
   { path: "/tasks/:id", page: Task },
+  { path: "/account", page: Account },
 ];

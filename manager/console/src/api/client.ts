@@ -10,6 +10,8 @@ export class Problem extends Error {
     readonly detail: string,
     readonly secondFactor = false,
     readonly retryAfter: number | null = null,
+    /** Character of the query that is wrong, from 0. */
+    readonly position: number | null = null,
   ) {
     super(detail);
   }
@@ -26,8 +28,9 @@ async function problem(response: Response): Promise<Problem> {
   const after = Number(response.headers.get("retry-after"));
   const retry = Number.isFinite(after) && after > 0 ? after : null;
   try {
-    const body = (await response.json()) as { detail?: unknown; second_factor?: unknown };
-    return new Problem(response.status, String(body.detail ?? response.statusText), body.second_factor === true, retry);
+    const body = (await response.json()) as { detail?: unknown; second_factor?: unknown; position?: unknown };
+    const position = typeof body.position === "number" ? body.position : null;
+    return new Problem(response.status, String(body.detail ?? response.statusText), body.second_factor === true, retry, position);
   } catch {
     return new Problem(response.status, response.statusText, false, retry);
   }

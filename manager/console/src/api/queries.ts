@@ -1,7 +1,7 @@
 // What is asked of the API, by noun. Pages use these hooks and never a path of their own for reading.
 import { keepPreviousData, QueryClient, useQuery } from "@tanstack/react-query";
 import { get, Problem, type Params } from "./client";
-import type { AlertDetail, Host, Overview, Page, Session, StoredEvent, Task } from "./types";
+import type { Alert, AlertDetail, ApiToken, Host, Item, Overview, Page, Provider, Session, StoredEvent, Task, Totp } from "./types";
 
 export const queries = new QueryClient({
   defaultOptions: {
@@ -58,4 +58,43 @@ export const useSome = <T>(noun: "alerts" | "hosts" | "tasks" | "events", params
     queryKey: [noun, "some", params],
     queryFn: () => get<Page<T>>(`/api/v1/${noun}`, params),
     placeholderData: keepPreviousData,
+  });
+
+export const useEvent = (number: string) =>
+  useQuery({
+    queryKey: ["event", number],
+    queryFn: () => get<StoredEvent>(`/api/v1/events/${encodeURIComponent(number)}`),
+    // It never changes.
+    staleTime: Infinity,
+  });
+
+/** An item's state comes as an event of its host, which the live view does not tell. */
+export const useItem = (host: string, item: string) =>
+  useQuery({
+    queryKey: ["item", host, item],
+    queryFn: () => get<Item>(`/api/v1/quarantine/${encodeURIComponent(host)}/${encodeURIComponent(item)}`),
+    refetchInterval: 2_000,
+  });
+
+export const useProviders = () =>
+  useQuery({ queryKey: ["providers"], queryFn: () => get<Provider[]>("/api/v1/session/providers"), staleTime: Infinity });
+
+export const useTotp = () => useQuery({ queryKey: ["totp"], queryFn: () => get<Totp>("/api/v1/session/totp") });
+
+export const useApiTokens = () =>
+  useQuery({ queryKey: ["api-tokens"], queryFn: () => get<ApiToken[]>("/api/v1/api-tokens") });
+
+/** The alert that a detection of malware belongs to: of that host, content and signature, at that time. */
+export const useAlertOf = (event: StoredEvent) =>
+  useQuery({
+    queryKey: ["alert", "of", event.number],
+    queryFn: async (): Promise<Alert | null> => {
+      const params = { host: event.host_id, kind: "malware", text: event.event.sha256, from_ms: 0, limit: 50 };
+      const { items } = await get<Page<Alert>>("/api/v1/alerts", params);
+      const fits = (alert: Alert) =>
+        alert.cause === event.event.sha256 && alert.first_ms <= event.time_ms && event.time_ms <= alert.last_ms &&
+        alert.evidence?.signature?.name === event.event.signature?.name;
+      return items.find(fits) ?? null;
+    },
+    enabled: event.kind === "malware" && Boolean(event.event.sha256),
   });

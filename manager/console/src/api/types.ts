@@ -16,6 +16,7 @@ export interface ProcessKey {
 
 export interface Process {
   key?: ProcessKey;
+  parent?: ProcessKey | null;
   exe?: string;
   comm?: string;
   args?: string[];
@@ -25,6 +26,43 @@ export interface Process {
   container?: string | null;
   script?: string | null;
   sha256?: string | null;
+}
+
+/** How long a file had lain there when a scan found it. */
+export interface Late {
+  since_ms?: number;
+  by?: string;
+  lain_s?: number;
+  rule?: { name?: string; since_ms?: number; newer_than_file?: boolean } | null;
+}
+
+export interface ScanFind {
+  path?: string;
+  signature?: string;
+  sha256?: string;
+  disposition?: string;
+  quarantine_id?: string | null;
+  late?: Late | null;
+}
+
+/** A scan as the history of its host has it: the fields of an event of the kind `scan`. */
+export interface Scan {
+  scan_id?: string;
+  scope?: string;
+  places?: string[];
+  started_by?: string;
+  schedule?: string | null;
+  state?: string;
+  note?: string | null;
+  cpu_share?: number;
+  asked_ms?: number;
+  began_ms?: number | null;
+  ended_ms?: number | null;
+  running_ms?: number;
+  progress?: { files?: number; bytes?: number; found?: number; failed?: number; skipped?: number };
+  left_out?: { reason?: string; count?: number; examples?: string[] }[];
+  finds?: ScanFind[];
+  bundle?: string;
 }
 
 /** An event as its host sent it: `kind` says which of these are there. */
@@ -50,6 +88,7 @@ export interface Evidence {
   responded?: string;
   action?: string;
   target?: string;
+  late?: Late | null;
   file?: { size?: number; uid?: number; gid?: number; mode?: number; modified_ms?: number; changed_ms?: number };
 }
 
@@ -114,6 +153,10 @@ export type Host = Omit<Schemas["HostView"], "facts" | "reasons" | "heartbeat"> 
 };
 
 export type StoredEvent = Omit<Schemas["EventView"], "event"> & { event: Evidence };
+export type Item = Schemas["ItemView"];
+export type Provider = Schemas["ProviderView"];
+export type Totp = Schemas["TotpView"];
+export type ApiToken = Schemas["ApiTokenView"];
 export type Session = Schemas["SessionView"];
 export type Overview = Schemas["OverviewView"];
 export type EnrollmentToken = Schemas["TokenView"];
@@ -122,3 +165,8 @@ export const LEVELS = ["critical", "high", "medium", "low", "informational"] as 
 export const ALERT_KINDS = ["malware", "model", "tampering", "gap", "isolation", "health", "notification"] as const;
 export const RESOLUTIONS = ["true_positive", "false_positive", "ignored", "allowed"] as const;
 export const STAGES = ["queued", "delivered", "executed", "verified", "failed", "expired", "cancelled"] as const;
+export const ITEM_STATES = ["held", "restored", "restored_and_allowed", "deleted"] as const;
+export const EVENT_KINDS = [
+  "malware", "model", "failure", "quarantine", "scan", "exec", "packet_socket", "activity", "network", "file", "proof",
+  "isolation", "tampering", "agent_started", "agent_stopped", "protection_gap", "bundle", "coverage", "loss",
+] as const;

@@ -1,10 +1,11 @@
 // One choice of a list's filters, kept in the address.
-import { Select, TextInput } from "@mantine/core";
+import { CloseButton, Select, TextInput } from "@mantine/core";
 import { useDebouncedCallback } from "@mantine/hooks";
 import { useEffect, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { useParam } from "./address";
 import { Icon } from "./Icon";
+import { Plain } from "./Plain";
 
 interface Choice {
   name: string;
@@ -20,6 +21,19 @@ export function Choose({ name, usual = "", label, any, options }: Choice) {
     <Select size="xs" w={150} aria-label={label} allowDeselect={false} value={value || "any"} checkIconPosition="right"
       data={[{ value: "any", label: any }, ...options]}
       onChange={(next) => set(next === "any" ? (usual === "" ? "" : "any") : (next ?? usual))} />
+  );
+}
+
+/** A filter that another page's link set; it can only be taken away. */
+export function Only({ name, label, text }: { name: string; label: string; text?: string | undefined }) {
+  const { t } = useTranslation();
+  const [value, set] = useParam(name);
+  if (!value) return null;
+  return (
+    <span className="only">
+      {label} <Plain text={text ?? value} most={40} />
+      <CloseButton size="xs" aria-label={t("table.without", { name: label })} onClick={() => set("")} />
+    </span>
   );
 }
 

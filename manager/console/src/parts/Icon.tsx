@@ -14,6 +14,12 @@ const PATHS = {
   user: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8Zm-8 9c0-4 3.5-6 8-6s8 2 8 6",
   copy: "M8 8h12v12H8V8Zm-4 8V4h12",
   plus: "M12 5v14M5 12h14",
+  dots: "M5 12h.5M12 12h.5M19 12h.5",
+  events: "M9 9a3 3 0 0 1 6 0v6a3 3 0 0 1-6 0V9Zm0 1H5m4 4H4m5 3-3 3m9-10h4m-4 4h5m-5 3 3 3M9.5 6 8 4m6.5 2L16 4",
+  quarantine: "M4 5h16v4H4V5Zm1 4h14v11H5V9Zm5 4h4",
+  scans: "M4 8V4h4m8 0h4v4m0 8v4h-4M8 20H4v-4m0-4h16",
+  star: "m12 4 2.5 5.2 5.5.8-4 4 1 5.8L12 17l-5 2.8 1-5.8-4-4 5.5-.8L12 4Z",
+  right: "m9 6 6 6-6 6",
   offline: "M3 3l18 18M5 12a10 10 0 0 1 5-3m4 0a10 10 0 0 1 5 3M8.5 16a5 5 0 0 1 7 0M12 20v.5",
 } as const;
 

@@ -1,29 +1,29 @@
 // A dangerous thing is asked for here: what will happen, to how many hosts, and why it is done.
 //
-// INVARIANT: nothing is filed without a reason, and each host gets its order once.
+// INVARIANT: nothing is filed without a reason, and each host (or quarantined file) gets its order once.
 import { Button, Group, Modal, NumberInput, Select, Textarea, TextInput } from "@mantine/core";
-import { notifications } from "@mantine/notifications";
 import { useState, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
-import { Link } from "react-router";
-import { postOnce, Problem } from "../api/client";
-import { queries } from "../api/queries";
-import type { Action, ProcessKey, Task } from "../api/types";
-import { useReason } from "./Notice";
+import type { Action, ProcessKey } from "../api/types";
+import { useOrders } from "./orders";
 import { Plain } from "./Plain";
-import { visible } from "./visible";
 
 export interface Target {
   host_id: string;
   host: string;
   alert?: string;
+  /** A quarantined file there. */
+  item?: { id: string; path: string };
 }
 
 /** What is asked for. The words are `order.ACTION.*`. */
 export type Wish =
   | { kind: "isolate" | "release" | "diagnostics" | "process_list" }
   | { kind: "collect"; path: string }
-  | { kind: "kill"; process: ProcessKey; command: string };
+  | { kind: "kill"; process: ProcessKey; command: string }
+  | { kind: "restore" | "restore_allow" | "delete" | "download" };
+
+const DANGEROUS = ["isolate", "kill", "restore", "restore_allow", "delete"];
 
 export interface Order {
   wish: Wish;
@@ -47,17 +47,18 @@ export function OrderDialog({ order, close }: { order: Order | null; close: () =
 
 function Form({ order, close }: { order: Order; close: () => void }) {
   const { t } = useTranslation();
-  const explain = useReason();
   const { wish, targets } = order;
   const [why, setWhy] = useState("");
   const [hours, setHours] = useState("");
   const [path, setPath] = useState(wish.kind === "collect" ? wish.path : "");
   const [password, setPassword] = useState("infected");
   const [limit, setLimit] = useState<number | string>(LIMIT_MIB);
-  const [busy, setBusy] = useState(false);
-  const hosts = [...new Map(targets.map((target) => [target.host_id, target])).values()];
+  const { busy, file } = useOrders();
+  const danger = DANGEROUS.includes(wish.kind);
+  const places = [...new Map(targets.map((target) => [`${target.host_id} ${target.item?.id ?? ""}`, target])).values()];
+  const hosts = new Set(places.map((place) => place.host_id)).size;
 
-  const action = (): Action => {
+  const action = (item: string): Action => {
     switch (wish.kind) {
       case "isolate":
         return { action: "isolate", duration_s: hours === "" ? null : Number(hours) * 3_600 };
@@ -65,6 +66,13 @@ function Form({ order, close }: { order: Order; close: () => void }) {
         return { action: "collect", path, password, limit: Number(limit) * 1_048_576 };
       case "kill":
         return { action: "kill", process: wish.process };
+      case "restore":
+      case "restore_allow":
+        return { action: "restore", item, allow: wish.kind === "restore_allow" };
+      case "delete":
+        return { action: "delete", item };
+      case "download":
+        return { action: "download", item, password };
       case "release":
       case "diagnostics":
       case "process_list":
@@ -73,34 +81,8 @@ function Form({ order, close }: { order: Order; close: () => void }) {
   };
 
   const send = async () => {
-    setBusy(true);
-    const filed: Task[] = [];
-    const failed: string[] = [];
-    for (const target of hosts) {
-      const body = { host: target.host_id, action: action(), reason: why.trim(), alert: target.alert ?? null };
-      try {
-        filed.push(await postOnce<Task>("/api/v1/tasks", body));
-      } catch (error) {
-        failed.push(`${visible(target.host)}: ${explain(error)}`);
-        if (error instanceof Problem && error.status === 401) break;
-      }
-    }
-    setBusy(false);
-    const [first] = filed;
-    if (first) {
-      notifications.show({
-        message: (
-          <span>
-            {t("order.filed", { count: filed.length })}{" "}
-            <Link to={filed.length === 1 ? `/tasks/${first.id}` : "/tasks"}>{t("order.look")}</Link>
-          </span>
-        ),
-      });
-      void queries.invalidateQueries({ queryKey: ["alert"] });
-      void queries.invalidateQueries({ queryKey: ["tasks"] });
-    }
-    if (failed.length) notifications.show({ color: "red", autoClose: false, title: t("order.refused"), message: failed.slice(0, NAMES).join("\n") });
-    if (filed.length || failed.length === 0) close();
+    const orders = places.map((place) => ({ place, action: action(place.item?.id ?? "") }));
+    if (await file(orders, why)) close();
   };
 
   return (
@@ -111,9 +93,9 @@ function Form({ order, close }: { order: Order; close: () => void }) {
       }}
       className="stack"
     >
-      <div className={wish.kind === "isolate" || wish.kind === "kill" ? "effect danger" : "effect"}>
-        <p>{t(`order.${wish.kind}.effect`, { count: hosts.length })}</p>
-        <Names hosts={hosts} />
+      <div className={danger ? "effect danger" : "effect"}>
+        <p>{t(`order.${wish.kind}.effect`, { count: places.length, hosts })}</p>
+        <Names places={places} />
         {wish.kind === "kill" && (
           <p>
             <Plain text={`${wish.command} (${wish.process.pid})`} mono most={200} />
@@ -134,6 +116,10 @@ function Form({ order, close }: { order: Order; close: () => void }) {
           </Group>
         </>
       )}
+      {wish.kind === "download" && (
+        <TextInput label={t("order.collect.password")} description={t("order.download.password")} value={password} required autoComplete="off"
+          onChange={(event) => setPassword(event.currentTarget.value)} />
+      )}
       <Textarea label={t("order.reason")} description={t("order.reasonHint")} value={why} required data-autofocus maxLength={500}
         autosize minRows={2} onChange={(event) => setWhy(event.currentTarget.value)}
         onKeyDown={(event) => {
@@ -143,24 +129,30 @@ function Form({ order, close }: { order: Order; close: () => void }) {
         <Button variant="default" onClick={close}>
           {t("cancel")}
         </Button>
-        <Button type="submit" loading={busy} disabled={why.trim() === ""} color={wish.kind === "isolate" || wish.kind === "kill" ? "red" : "steel"}>
-          {t(`order.${wish.kind}.send`, { count: hosts.length })}
+        <Button type="submit" loading={busy} disabled={why.trim() === ""} color={danger ? "red" : "steel"}>
+          {t(`order.${wish.kind}.send`, { count: places.length })}
         </Button>
       </Group>
     </form>
   );
 }
 
-function Names({ hosts }: { hosts: Target[] }): ReactNode {
+function Names({ places }: { places: Target[] }): ReactNode {
   const { t } = useTranslation();
   return (
     <ul className="names">
-      {hosts.slice(0, NAMES).map((host) => (
-        <li key={host.host_id}>
-          <Plain text={host.host} most={60} />
+      {places.slice(0, NAMES).map((place) => (
+        <li key={`${place.host_id} ${place.item?.id ?? ""}`}>
+          <Plain text={place.host} most={60} />
+          {place.item && (
+            <>
+              {" "}
+              <Plain text={place.item.path} mono most={120} />
+            </>
+          )}
         </li>
       ))}
-      {hosts.length > NAMES && <li>{t("order.more", { count: hosts.length - NAMES })}</li>}
+      {places.length > NAMES && <li>{t("order.more", { count: places.length - NAMES })}</li>}
     </ul>
   );
 }

@@ -186,8 +186,8 @@ export function Table<T extends { id: string }>({ name, label, rows, columns, op
             <Menu.Dropdown>
               <Menu.Label>{t("table.columns")}</Menu.Label>
               {columns.map((column) => (
-                <Menu.Item key={column.key} onClick={() => toggle(column.key)} role="menuitemcheckbox"
-                  aria-checked={!hidden.has(column.key)}
+                <Menu.Item key={column.key} onClick={() => toggle(column.key)}
+                  renderRoot={(props) => <button {...props} role="menuitemcheckbox" aria-checked={!hidden.has(column.key)} />}
                   leftSection={<Checkbox size="xs" checked={!hidden.has(column.key)} readOnly tabIndex={-1} aria-hidden />}>
                   {column.label}
                 </Menu.Item>

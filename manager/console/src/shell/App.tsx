@@ -4,7 +4,7 @@ import { notifications } from "@mantine/notifications";
 import { useQueryClient } from "@tanstack/react-query";
 import { Component, Suspense, useEffect, useState, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
-import { NavLink, Route, Routes, useLocation } from "react-router";
+import { Link, Navigate, NavLink, Route, Routes, useLocation } from "react-router";
 import { remove, signedOut } from "../api/client";
 import { useConnectionLost, useLive } from "../api/live";
 import { useSession } from "../api/queries";
@@ -56,7 +56,7 @@ function Frame({ session }: { session: Session }) {
   useEffect(() => {
     const first = place.pathname.split("/")[1];
     const route = ROUTES.find((one) => one.path === `/${first}` && one.menu);
-    document.title = `${route?.menu ? t(`menu.${route.menu.name}`) : t("name")} – Holdfast`;
+    document.title = `${route?.menu ? t(`menu.${route.menu.name}`) : t(first === "account" ? "account.title" : "name")} – Holdfast`;
   }, [place.pathname, t]);
   return (
     <div className="frame">
@@ -86,6 +86,8 @@ function Frame({ session }: { session: Session }) {
               {ROUTES.map(({ path, page: Page }) => (
                 <Route key={path} path={path} element={<Page />} />
               ))}
+              {/* A sign-in by a provider that was refused came back to it. */}
+              <Route path="/sign-in" element={<Navigate to="/" replace />} />
               <Route path="*" element={<Empty title={t("frame.nothing")} hint={t("frame.nothingHint")} />} />
             </Routes>
           </Suspense>
@@ -175,6 +177,9 @@ function Person({ session, help }: { session: Session; help: () => void }) {
             </Menu.Item>
           ))}
           <Menu.Divider />
+          <Menu.Item component={Link} to="/account">
+            {t("account.title")}
+          </Menu.Item>
           <Menu.Item onClick={() => void out()}>{t("frame.signOut")}</Menu.Item>
         </Menu.Dropdown>
       </Menu>

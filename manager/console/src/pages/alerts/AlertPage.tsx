@@ -81,7 +81,7 @@ function Detail({ detail }: { detail: AlertDetail }) {
         <div className="column">
           <Card title={t("alert.what")}>
             <p className="sentence">{sentence(alert)}</p>
-            {alert.evidence && <Evidence evidence={alert.evidence} />}
+            {alert.evidence && <Evidence evidence={alert.evidence} host={alert.host_id} />}
           </Card>
         </div>
         <div className="column">

@@ -1,6 +1,7 @@
 // What shows that it happened: the command, the file, the process and who started it.
 import { useTranslation } from "react-i18next";
-import type { Evidence as Shown, Process } from "../../api/types";
+import { Link } from "react-router";
+import type { Evidence as Shown, Late, Process } from "../../api/types";
 import { Facts } from "../../parts/Facts";
 import { Copy } from "../../parts/Copy";
 import { Plain } from "../../parts/Plain";
@@ -46,7 +47,7 @@ function Hash({ text }: { text: string }) {
   );
 }
 
-export function Evidence({ evidence }: { evidence: Shown }) {
+export function Evidence({ evidence, host }: { evidence: Shown; host?: string }) {
   const { t } = useTranslation();
   const { process, parents = [], file } = evidence;
   const text = (value: string | null | undefined) => (value ? <Plain text={value} most={300} /> : null);
@@ -58,8 +59,10 @@ export function Evidence({ evidence }: { evidence: Shown }) {
           [t("evidence.path"), evidence.path ? <Hash text={evidence.path} /> : null],
           [t("evidence.signature"), text(evidence.signature?.name)],
           [t("evidence.disposition"), evidence.disposition ? t(`done.${evidence.disposition}`, { defaultValue: visible(evidence.disposition) }) : null],
+          [t("evidence.quarantine"), evidence.quarantine_id && host ? <Link to={`/quarantine/${host}/${evidence.quarantine_id}`}>{t("evidence.item")}</Link> : null],
           [t("evidence.scan"), evidence.scan_type ? t(`scan.${evidence.scan_type}`, { defaultValue: visible(evidence.scan_type) }) : null],
           [t("evidence.reason"), text(evidence.reason)],
+          [t("evidence.late"), evidence.late?.lain_s !== undefined ? <Lain late={evidence.late} /> : null],
           [t("evidence.responded"), text(evidence.responded)],
           [t("evidence.action"), evidence.target ? text(`${evidence.action ?? ""} ${evidence.target}`) : null],
           [t("evidence.time"), evidence.time_ms ? <Time ms={evidence.time_ms} whole /> : null],
@@ -92,6 +95,19 @@ export function Evidence({ evidence }: { evidence: Shown }) {
           </ol>
         </>
       )}
+    </>
+  );
+}
+
+/** How long a file had lain there, and whether the rules could have found it before. */
+export function Lain({ late }: { late: Late }) {
+  const { t } = useTranslation();
+  const days = Math.floor((late.lain_s ?? 0) / 86_400);
+  const newer = late.rule?.newer_than_file;
+  return (
+    <>
+      {days > 0 ? t("evidence.days", { count: days }) : t("evidence.today")} <Time ms={late.since_ms} />
+      {newer !== undefined && ` · ${t(newer ? "evidence.ruleNewer" : "evidence.ruleOlder")}`}
     </>
   );
 }

@@ -5,7 +5,9 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState, type FormEvent, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 import { post, Problem, remove } from "../../api/client";
+import { useProviders } from "../../api/queries";
 import { useReason } from "../../parts/Notice";
+import { visible } from "../../parts/visible";
 
 function Door({ title, lead, send, children }: { title: string; lead: string; send: () => void; children: ReactNode }) {
   const { t } = useTranslation();
@@ -42,6 +44,31 @@ function useWait(): [number, (seconds: number) => void] {
   return [left, setLeft];
 }
 
+/** Why a sign-in by a provider came back with nothing. The address says one of these words, or nothing. */
+const REFUSALS = ["no_provider", "no_attempt", "refused", "provider", "no_role", "name", "taken", "disabled", "last_admin", "failed"];
+
+function refusal(): string | null {
+  const word = new URLSearchParams(location.search).get("refused") ?? "";
+  return REFUSALS.includes(word) ? word : null;
+}
+
+/** By another party's word; nothing where there is no such party. */
+function Providers() {
+  const { t } = useTranslation();
+  const providers = useProviders();
+  if (!providers.data?.length) return null;
+  return (
+    <>
+      <p className="or dim">{t("signIn.or")}</p>
+      {providers.data.map(({ name }) => (
+        <Button key={name} variant="default" fullWidth component="a" href={`/api/v1/session/oidc/${encodeURIComponent(name)}`}>
+          {t("signIn.by", { name: visible(name) })}
+        </Button>
+      ))}
+    </>
+  );
+}
+
 export function SignIn() {
   const { t } = useTranslation();
   const client = useQueryClient();
@@ -51,11 +78,13 @@ export function SignIn() {
   const [code, setCode] = useState("");
   const [needsCode, setNeedsCode] = useState(false);
   const [why, setWhy] = useState("");
+  const [refused, setRefused] = useState(refusal);
   const [busy, setBusy] = useState(false);
   const [left, wait] = useWait();
   const send = async () => {
     setBusy(true);
     setWhy("");
+    setRefused(null);
     try {
       await post("/api/v1/session", needsCode ? { name, password, code: code.trim() } : { name, password });
       await client.invalidateQueries({ queryKey: ["session"] });
@@ -85,17 +114,18 @@ export function SignIn() {
         </>
       )}
       <p className="why" role="alert">
-        {why} {left > 0 && t("problem.later", { count: left })}
+        {refused !== null && t(`signIn.refused.${refused}`)} {why} {left > 0 && t("problem.later", { count: left })}
       </p>
       <Button type="submit" fullWidth loading={busy} disabled={left > 0}>
         {t("signIn.send")}
       </Button>
+      {!needsCode && <Providers />}
     </Door>
   );
 }
 
 /** As the manager has it. */
-const LEAST = 12;
+export const LEAST = 12;
 
 export function FirstPassword({ name }: { name: string }) {
   const { t } = useTranslation();

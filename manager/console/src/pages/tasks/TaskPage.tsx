@@ -12,7 +12,9 @@ import { Icon } from "../../parts/Icon";
 import { Isolation } from "../../parts/Isolation";
 import { Stage } from "../../parts/Marks";
 import { Failure, useReason, Waiting } from "../../parts/Notice";
+import { passwordOf } from "../../parts/orders";
 import { Plain } from "../../parts/Plain";
+import { Steps } from "../../parts/Steps";
 import { Time } from "../../parts/Time";
 import { Why } from "../../parts/Why";
 import { useRole } from "../../shell/session";
@@ -94,6 +96,7 @@ function Detail({ task }: { task: Task }) {
               [t("order.reason"), <Plain key="r" text={task.reason} most={500} />],
               [t("task.alert"), task.alert ? <Link key="a" to={`/alerts/${task.alert}`}>{t("task.toAlert")}</Link> : null],
               ...fields.map(([name, value]): [string, React.ReactNode] => [t(`field.${name}`, { defaultValue: name }), <Plain key={name} text={shown(value)} most={300} mono />]),
+              [t("order.collect.password"), passwordOf(task.id) ? <Plain key="p" text={passwordOf(task.id) ?? ""} mono /> : null],
               [t("task.expires"), task.ended_ms ? null : <Time key="x" ms={task.expires_ms} whole />],
               [t("task.cancelled"), task.cancel_by ? <Plain key="c" text={task.cancel_by} most={60} /> : null],
               [t("evidence.sha256"), task.file_sha256 ? <Plain key="s" text={task.file_sha256} mono /> : null],
@@ -102,27 +105,5 @@ function Detail({ task }: { task: Task }) {
         </Card>
       </div>
     </div>
-  );
-}
-
-/** queued → delivered → executed → verified, or where else it ended. */
-function Steps({ task }: { task: Task }) {
-  const { t } = useTranslation();
-  const failed = task.ended_ms && task.stage !== "verified";
-  const steps: [string, number | null | undefined][] = [
-    ["queued", task.filed_ms],
-    ["delivered", task.delivered_ms],
-    ["executed", task.executed_ms],
-    failed ? [task.stage, task.ended_ms] : ["verified", task.ended_ms],
-  ];
-  return (
-    <ol className="steps" aria-label={t("tasks.stage")}>
-      {steps.map(([name, ms]) => (
-        <li key={name} className={ms ? (name === task.stage && failed ? "failed" : "done") : ""} aria-current={name === task.stage ? "step" : undefined}>
-          <b>{t(`stage.${name}`)}</b>
-          {ms ? <Time ms={ms} whole /> : <span className="dim">{t("task.notYet")}</span>}
-        </li>
-      ))}
-    </ol>
   );
 }
