@@ -3,15 +3,16 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, bail};
-use holdfast_tests::agent::Setup;
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_tests::agent::{Agent, Setup};
 use holdfast_tests::browser::Browser;
 use holdfast_tests::manager::Manager;
-use holdfast_tests::rest::Place;
+use holdfast_tests::rest::{Place, Request};
 use holdfast_tests::scratch::Scratch;
-use holdfast_tests::{eicar, require_root};
-use serde_json::json;
+use holdfast_tests::{copy_program, eicar, require_root};
+use serde_json::{Value, json};
 
 /// Turns the text behind it round, and would be a picture with a script where it were markup.
 const NAME: &str = "invoice\u{202e}fdp<img src=x onerror=alert(1)>.com";
@@ -47,4 +48,108 @@ fn an_operator_signs_in_sees_an_alert_arrive_and_acts_and_a_viewer_only_looks() 
         Ok(".com".to_owned())
     });
     ended.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+}
+
+/// A password that is somebody's own.
+const OWN: &str = "another password of tests";
+
+/// Signs somebody in who has a password of his own.
+fn person(manager: &Manager, name: &str, role: &str) -> Result<()> {
+    manager.post("/api/v1/users", &json!({ "name": name, "role": role, "password": FIRST }))?;
+    let ask = |path: &str, token: &str, body: &Value| -> Result<Value> {
+        let (status, answer) =
+            manager.place().ask(&Request { method: "POST", path, token, body })?;
+        ensure!(status < 300, "{path}: {answer}");
+        Ok(answer)
+    };
+    let session = ask("/api/v1/session", "", &json!({ "name": name, "password": FIRST }))?;
+    let token = session["token"].as_str().context("no token")?;
+    ask("/api/v1/session/password", token, &json!({ "old": FIRST, "new": OWN }))?;
+    Ok(())
+}
+
+/// A manager with an agent and an admin, for a script of pages.
+struct Stage {
+    scratch: Scratch,
+    agent: Agent,
+    manager: Manager,
+    host: String,
+}
+
+impl Stage {
+    fn new() -> Self {
+        require_root();
+        let scratch = Scratch::ext4().expect("scratch");
+        let agent = Setup::protect([scratch.path()]).start().expect("agent");
+        let manager = Manager::start().expect("manager");
+        let host = manager.enroll(&agent, &[]).expect("enrolled");
+        let host = manager.host(&host).expect("host")["name"].as_str().expect("a name").to_owned();
+        person(&manager, "ann", "admin").expect("admin");
+        person(&manager, "vic", "viewer").expect("viewer");
+        Self { scratch, agent, manager, host }
+    }
+
+    /// Runs a script; it asks for the viewer, and for what `act` knows.
+    fn run(
+        &self,
+        script: &str,
+        more: &[(&str, &str)],
+        mut act: impl FnMut(&str) -> Result<String>,
+    ) {
+        let Place::Https(address, _) = self.manager.place() else { panic!("not by HTTPS") };
+        let url = format!("https://{address}");
+        let mut words = vec![("URL", url.as_str()), ("USER", "ann"), ("PASSWORD", OWN)];
+        words.push(("HOST", &self.host));
+        words.extend(more);
+        let shots = script.trim_end_matches(".mjs");
+        let ended =
+            Browser::start(script, shots, &words).expect("browser").run(|step| match step {
+                "viewer" => Ok(json!({ "name": "vic", "password": OWN }).to_string()),
+                other => act(other),
+            });
+        ended.unwrap_or_else(|error| panic!("{error:#}\n{}", self.agent.log()));
+    }
+}
+
+/// A process of a test; killed and waited for at the end.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_process_is_followed_from_its_alert_and_ended_and_its_arguments_are_text() {
+    let stage = Stage::new();
+    let mut running = None;
+    stage.run("profile.mjs", &[], |step| {
+        ensure!(step == "attack", "nobody knows {step}");
+        // A shell under the name of systemctl, whose arguments say that it stops what protects.
+        let program = stage.scratch.join("systemctl");
+        copy_program("/bin/sh", &program);
+        let script = "sleep 300; : stop auditd '<img src=x onerror=alert(1)>\u{202e}dne'";
+        let child = Command::new(&program).args(["-c", script]).stdin(Stdio::null()).spawn()?;
+        let pid = child.id().to_string();
+        running = Some(Owned(child));
+        let tells = |page: &Value| page["items"].as_array().is_some_and(|items| !items.is_empty());
+        stage.manager.wait_for("/api/v1/alerts?kind=model&text=disable", tells)?;
+        Ok(pid)
+    });
+}
+
+#[test]
+fn a_model_is_proven_on_a_host_and_seen_in_the_matrix() {
+    let stage = Stage::new();
+    stage.run("models.mjs", &[], |step| bail!("nobody knows {step}"));
+}
+
+#[test]
+fn an_admin_keeps_users_tokens_and_channels_and_reads_the_audit_log() {
+    let stage = Stage::new();
+    let log = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = log.local_addr().expect("address").port().to_string();
+    stage.run("admin.mjs", &[("HOOK", &port)], |step| bail!("nobody knows {step}"));
 }
