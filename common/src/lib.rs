@@ -20,6 +20,8 @@ pub mod control;
 pub mod event;
 #[cfg(feature = "std")]
 pub mod link;
+#[cfg(feature = "std")]
+pub mod models;
 #[cfg(feature = "pin")]
 pub mod pin;
 #[cfg(feature = "settings")]

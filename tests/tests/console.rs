@@ -5,16 +5,16 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use holdfast_tests::agent::{Agent, Setup};
 use holdfast_tests::browser::Browser;
 use holdfast_tests::manager::Manager;
-use holdfast_tests::rest::Place;
+use holdfast_tests::rest::{Place, Request};
 use holdfast_tests::scratch::Scratch;
-use holdfast_tests::{eicar, require_root};
-use serde_json::json;
+use holdfast_tests::{copy_program, eicar, require_root};
+use serde_json::{Value, json};
 
 /// Turns the text behind it round, and would be a picture with a script where it were markup.
 const NAME: &str = "invoice\u{202e}fdp<img src=x onerror=alert(1)>.com";
@@ -52,18 +52,38 @@ fn an_operator_signs_in_sees_an_alert_arrive_and_acts_and_a_viewer_only_looks() 
     ended.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
 }
 
-/// A manager, an agent that protects a file system, another file system that nobody watches, and
-/// people with one-time passwords.
-struct Scene {
+/// A password that is somebody's own.
+const OWN: &str = "another password of tests";
+
+/// Signs somebody in who has a password of his own.
+fn person(manager: &Manager, name: &str, role: &str) -> Result<()> {
+    manager.post("/api/v1/users", &json!({ "name": name, "role": role, "password": FIRST }))?;
+    let ask = |path: &str, token: &str, body: &Value| -> Result<Value> {
+        let (status, answer) =
+            manager.place().ask(&Request { method: "POST", path, token, body })?;
+        ensure!(status < 300, "{path}: {answer}");
+        Ok(answer)
+    };
+    let session = ask("/api/v1/session", "", &json!({ "name": name, "password": FIRST }))?;
+    let token = session["token"].as_str().context("no token")?;
+    ask("/api/v1/session/password", token, &json!({ "old": FIRST, "new": OWN }))?;
+    Ok(())
+}
+
+/// A manager, an agent that protects a file system, another file system that nobody watches, an
+/// admin and a viewer.
+struct Stage {
     scratch: Scratch,
     unwatched: Scratch,
     agent: Agent,
     manager: Manager,
     host: String,
+    password: &'static str,
 }
 
-impl Scene {
-    fn new() -> Self {
+impl Stage {
+    /// With people who have one-time passwords, or their own.
+    fn new(password: &'static str) -> Self {
         require_root();
         let scratch = Scratch::ext4().expect("scratch");
         let unwatched = Scratch::tmpfs(64 << 20).expect("scratch");
@@ -72,24 +92,43 @@ impl Scene {
         let host = manager.enroll(&agent, &[]).expect("enrolled");
         let host = manager.host(&host).expect("host")["name"].as_str().expect("a name").to_owned();
         for (name, role) in [("ann", "admin"), ("vic", "viewer")] {
-            let body = json!({ "name": name, "role": role, "password": FIRST });
-            manager.post("/api/v1/users", &body).expect("user");
+            if password == OWN {
+                person(&manager, name, role).expect("person");
+            } else {
+                let body = json!({ "name": name, "role": role, "password": password });
+                manager.post("/api/v1/users", &body).expect("user");
+            }
         }
-        Self { scratch, unwatched, agent, manager, host }
+        Self { scratch, unwatched, agent, manager, host, password }
     }
 
-    /// Plays a script to its end.
+    /// Plays a script to its end, which asks for what everybody knows.
     fn play(&self, name: &str) {
+        self.run(&format!("{name}.mjs"), &[], |step| self.act(step));
+    }
+
+    /// Runs a script; it asks for the viewer, and for what `act` knows.
+    fn run(
+        &self,
+        script: &str,
+        more: &[(&str, &str)],
+        mut act: impl FnMut(&str) -> Result<String>,
+    ) {
         let Place::Https(address, _) = self.manager.place() else { panic!("not by HTTPS") };
         let url = format!("https://{address}");
-        let words =
-            [("URL", url.as_str()), ("USER", "ann"), ("PASSWORD", FIRST), ("HOST", &self.host)];
-        let browser = Browser::start(&format!("{name}.mjs"), name, &words).expect("browser");
-        let ended = browser.run(|step| self.act(step));
+        let mut words = vec![("URL", url.as_str()), ("USER", "ann"), ("PASSWORD", self.password)];
+        words.push(("HOST", &self.host));
+        words.extend(more);
+        let shots = script.trim_end_matches(".mjs");
+        let browser = Browser::start(script, shots, &words).expect("browser");
+        let ended = browser.run(|step| match step {
+            "viewer" => Ok(json!({ "name": "vic", "password": self.password }).to_string()),
+            other => act(other),
+        });
         ended.unwrap_or_else(|error| panic!("{error:#}\n{}", self.agent.log()));
     }
 
-    fn act(&self, step: &str) -> anyhow::Result<String> {
+    fn act(&self, step: &str) -> Result<String> {
         match step {
             "eicar" => fs::write(self.scratch.join(NAME), eicar()).context("write")?,
             // The same by its standard, and other content than what was allowed.
@@ -128,34 +167,76 @@ impl Scene {
                 }
                 return Ok(folder.display().to_string());
             }
-            "viewer" => return Ok(json!({ "name": "vic", "password": FIRST }).to_string()),
             other => bail!("nobody knows {other}"),
         }
         Ok(".com".to_owned())
     }
 }
 
+/// A process of a test; killed and waited for at the end.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_detection_appears_among_the_events_and_leads_to_its_alert_and_its_file() {
-    Scene::new().play("events");
+    Stage::new(FIRST).play("events");
 }
 
 #[test]
 fn a_quarantined_file_is_delivered_restored_allowed_and_deleted() {
-    Scene::new().play("quarantine");
+    Stage::new(FIRST).play("quarantine");
 }
 
 #[test]
 fn a_search_is_completed_refused_at_its_place_and_narrowed_by_what_it_found() {
-    Scene::new().play("search");
+    Stage::new(FIRST).play("search");
 }
 
 #[test]
 fn a_scan_is_ordered_cancelled_and_told_with_what_it_found_and_left_out() {
-    Scene::new().play("scans");
+    Stage::new(FIRST).play("scans");
 }
 
 #[test]
 fn somebody_changes_his_password_has_a_second_factor_and_makes_a_token() {
-    Scene::new().play("account");
+    Stage::new(FIRST).play("account");
+}
+
+#[test]
+fn a_process_is_followed_from_its_alert_and_ended_and_its_arguments_are_text() {
+    let stage = Stage::new(OWN);
+    let mut running = None;
+    stage.run("profile.mjs", &[], |step| {
+        ensure!(step == "attack", "nobody knows {step}");
+        // A shell under the name of systemctl, whose arguments say that it stops what protects.
+        let program = stage.scratch.join("systemctl");
+        copy_program("/bin/sh", &program);
+        let script = "sleep 300; : stop auditd '<img src=x onerror=alert(1)>\u{202e}dne'";
+        let child = Command::new(&program).args(["-c", script]).stdin(Stdio::null()).spawn()?;
+        let pid = child.id().to_string();
+        running = Some(Owned(child));
+        let tells = |page: &Value| page["items"].as_array().is_some_and(|items| !items.is_empty());
+        stage.manager.wait_for("/api/v1/alerts?kind=model&text=disable", tells)?;
+        Ok(pid)
+    });
+}
+
+#[test]
+fn a_model_is_proven_on_a_host_and_seen_in_the_matrix() {
+    let stage = Stage::new(OWN);
+    stage.run("models.mjs", &[], |step| bail!("nobody knows {step}"));
+}
+
+#[test]
+fn an_admin_keeps_users_tokens_and_channels_and_reads_the_audit_log() {
+    let stage = Stage::new(OWN);
+    let log = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = log.local_addr().expect("address").port().to_string();
+    stage.run("admin.mjs", &[("HOOK", &port)], |step| bail!("nobody knows {step}"));
 }

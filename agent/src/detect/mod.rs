@@ -17,7 +17,6 @@ pub mod names;
 mod prefilter;
 mod reach;
 pub mod rules;
-mod shipped;
 pub mod simulate;
 pub mod state;
 pub mod view;

@@ -8,12 +8,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use holdfast_common::models::SHIPPED;
 use rsigma_eval::correlation::{CompiledCorrelation, compile_correlation};
 use rsigma_eval::{CompiledRule, Engine as Compiler, compile_rule};
 use rsigma_parser::value::{SpecialChar, StringPart};
 use rsigma_parser::{Detection, Modifier, SigmaCollection, SigmaRule, SigmaValue};
-
-use super::shipped::SHIPPED;
 
 /// Origin of what this program brings along.
 const SHIPPED_ORIGIN: &str = "shipped";

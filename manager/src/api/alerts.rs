@@ -135,6 +135,8 @@ pub(super) struct AlertParams {
     level: String,
     /// What title, cause or host's name holds.
     text: String,
+    /// A model's id, a signature's name, a capability.
+    model: String,
     host: Option<Uuid>,
 }
 
@@ -174,6 +176,7 @@ pub(super) async fn alert_list(
         kind: params.kind,
         level: params.level,
         text: params.text,
+        model: params.model,
         host: params.host,
         from_ms,
         until_ms,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::extract::{Page, PageParams, Params, PeriodParams};
@@ -38,15 +38,27 @@ impl AuditView {
     }
 }
 
+/// Which rows.
+#[derive(Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(super) struct AuditParams {
+    /// What actor, action or target holds, whatever the case.
+    text: String,
+}
+
 /// What was done in the period, newest first.
-#[utoipa::path(get, path = "/api/v1/audit", tag = "audit", params(PeriodParams, PageParams),
+#[utoipa::path(get, path = "/api/v1/audit", tag = "audit",
+    params(AuditParams, PeriodParams, PageParams),
     responses((status = 200, body = Page<AuditView>), (status = 400, body = Problem)))]
 pub(super) async fn audit_list(
     State(api): State<Arc<Api>>,
+    Params(params): Params<AuditParams>,
     Params(period): Params<PeriodParams>,
     Params(page): Params<PageParams>,
 ) -> Result<Json<Page<AuditView>>, Problem> {
     let limit = page.limit()?;
-    let rows = api.app.audit_list(page.cursor()?, period.period()?, limit + 1).await?;
+    let period = period.period()?;
+    let rows = api.app.audit_list(page.cursor()?, period, limit + 1, &params.text).await?;
     Ok(Json(Page::of(rows, limit, |row| row.number, AuditView::of)))
 }

@@ -35,11 +35,13 @@ mod hosts;
 mod limits;
 mod live;
 mod metrics;
+mod models;
 mod notifications;
 mod oidc;
 mod overview;
 mod policies;
 pub mod problem;
+mod processes;
 mod quarantine;
 pub mod serve;
 mod session;
@@ -98,12 +100,15 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(hosts::host_list))
         .routes(routes!(hosts::host_get))
         .routes(routes!(hosts::host_revoke))
+        .routes(routes!(processes::process_profile))
         .routes(routes!(events::event_list))
         .routes(routes!(events::event_get))
         .routes(routes!(alerts::alert_list))
         .routes(routes!(alerts::alert_get, alerts::alert_edit))
         .routes(routes!(alerts::alert_events))
         .routes(routes!(alerts::alert_note))
+        .routes(routes!(models::model_list))
+        .routes(routes!(models::model_get))
         .routes(routes!(quarantine::item_list))
         .routes(routes!(quarantine::item_get))
         .routes(routes!(tasks::task_list, tasks::task_file))

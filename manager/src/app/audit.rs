@@ -83,9 +83,10 @@ impl App {
         before: Option<i64>,
         period: (i64, i64),
         limit: u32,
+        text: &str,
     ) -> Result<Vec<AuditRow>, AppError> {
         let before = before.unwrap_or(i64::MAX);
-        Ok(self.store().audit_before(before, period.0, period.1, limit).await?)
+        Ok(self.store().audit_before(before, period.0, period.1, limit, text).await?)
     }
 }
 

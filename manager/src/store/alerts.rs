@@ -267,6 +267,8 @@ pub struct AlertFilter {
     pub text: String,
     /// Of this kind; empty: of any.
     pub kind: String,
+    /// Of this model, signature or capability; empty: of any.
+    pub model: String,
     /// On this host.
     pub host: Option<Uuid>,
     /// That last changed at or after this, milliseconds since the epoch, by the manager's clock:
@@ -278,6 +280,19 @@ pub struct AlertFilter {
     pub before: Option<i64>,
     /// At most this many.
     pub limit: u32,
+}
+
+/// What one detection model found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelCount {
+    /// Its id.
+    pub model: String,
+    /// Alerts.
+    pub alerts: i64,
+    /// Alerts that are not resolved, whatever their time.
+    pub open: i64,
+    /// When it last fired, by that host's clock, milliseconds since the epoch.
+    pub last_ms: Option<i64>,
 }
 
 /// Alerts of one level that were made in one part of a period.
@@ -324,6 +339,7 @@ impl Store {
              AND (CAST($8 AS TEXT) = '' OR a.level = $8) \
              AND (CAST($9 AS TEXT) = '' OR LOWER(a.title) LIKE $9 ESCAPE '!' \
              OR LOWER(a.cause) LIKE $9 ESCAPE '!' OR LOWER(h.name) LIKE $9 ESCAPE '!') \
+             AND (CAST($11 AS TEXT) = '' OR a.model = $11) \
              ORDER BY a.number DESC LIMIT $10"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -337,6 +353,7 @@ impl Store {
             .bind(filter.level.clone())
             .bind(contains(&filter.text))
             .bind(i64::from(filter.limit))
+            .bind(clean(&filter.model))
             .fetch_all(&self.readers)
             .await
             .map_err(failed("list alerts"))?;
@@ -392,6 +409,38 @@ impl Store {
         .await
         .map_err(failed("count alerts"))?;
         rows.iter().map(|row| Ok((column(row, "level")?, column(row, "open")?))).collect()
+    }
+
+    /// What detection models found, of alerts that last changed in the period.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn model_counts(
+        &self,
+        from_ms: i64,
+        until_ms: i64,
+    ) -> Result<Vec<ModelCount>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT model, \
+             COUNT(CASE WHEN updated_ms >= $1 AND updated_ms < $2 THEN 1 END) AS alerts, \
+             COUNT(CASE WHEN state <> 'resolved' THEN 1 END) AS open, MAX(last_ms) AS last_ms \
+             FROM alerts WHERE kind = 'model' GROUP BY model",
+        )
+        .bind(from_ms)
+        .bind(until_ms)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failed("count alerts"))?;
+        rows.iter()
+            .map(|row| {
+                Ok(ModelCount {
+                    model: column(row, "model")?,
+                    alerts: column(row, "alerts")?,
+                    open: column(row, "open")?,
+                    last_ms: Some(column(row, "last_ms")?),
+                })
+            })
+            .collect()
     }
 
     /// Alerts that were made in a period, by level and part of it, oldest first.

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 
+use super::alerts::contains;
 use super::{Backend, Store, StoreError, Tx, clean, column, failed};
 
 /// Key of the lock that appends one after another on PostgreSQL.
@@ -124,7 +125,8 @@ impl Store {
         rows.iter().map(audit_row).collect()
     }
 
-    /// Rows with a number below `before` and a time in the period, newest first.
+    /// Rows with a number below `before`, a time in the period and a text in actor, action or
+    /// target (empty: any), newest first.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -134,15 +136,19 @@ impl Store {
         from_ms: i64,
         until_ms: i64,
         limit: u32,
+        text: &str,
     ) -> Result<Vec<AuditRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT * FROM audit WHERE number < $1 AND time_ms >= $2 AND time_ms < $3 \
+             AND (CAST($5 AS TEXT) = '' OR LOWER(actor) LIKE $5 ESCAPE '!' \
+             OR LOWER(action) LIKE $5 ESCAPE '!' OR LOWER(target) LIKE $5 ESCAPE '!') \
              ORDER BY number DESC LIMIT $4",
         )
         .bind(before)
         .bind(from_ms)
         .bind(until_ms)
         .bind(i64::from(limit))
+        .bind(contains(text))
         .fetch_all(&self.readers)
         .await
         .map_err(failed("read the audit log"))?;

@@ -47,6 +47,8 @@ pub enum FactField {
     Uid,
     /// Process id.
     Pid,
+    /// Process id of the parent.
+    Parent,
     /// Executable: full path, or its last part.
     Exe,
     /// Hash of a file.
@@ -73,13 +75,14 @@ pub enum FactField {
 
 impl FactField {
     /// Every field and its name in queries.
-    pub const ALL: [(Self, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::Kind, "kind"),
         (Self::Host, "host"),
         (Self::Id, "id"),
         (Self::User, "user"),
         (Self::Uid, "uid"),
         (Self::Pid, "pid"),
+        (Self::Parent, "parent"),
         (Self::Exe, "exe"),
         (Self::Sha256, "sha256"),
         (Self::Ip, "ip"),
@@ -223,6 +226,9 @@ impl Indexed {
         self.fact(FactField::User, &process.user);
         self.fact(FactField::Uid, &process.uid.to_string());
         self.fact(FactField::Pid, &process.key.pid.to_string());
+        if let Some(parent) = &process.parent {
+            self.fact(FactField::Parent, &parent.pid.to_string());
+        }
         if let Some(container) = &process.container {
             self.fact(FactField::Container, container);
         }

@@ -48,9 +48,14 @@ on_both! {
         assert_eq!(verify(&world).await, None);
         rows(&world, 5).await;
         assert_eq!(verify(&world).await, None);
-        let listed = world.app.audit_list(None, (0, i64::MAX), 10).await.expect("list");
+        let listed = world.app.audit_list(None, (0, i64::MAX), 10, "").await.expect("list");
         assert_eq!(listed.len(), 5);
         assert_eq!(listed[0].entry.actor, "ann");
+        // By a part of who, what or to what; nothing in it is a pattern.
+        for (text, count) in [("ANN", 5), ("token.cre", 5), ("%", 0), ("_", 0), ("bob", 0)] {
+            let listed = world.app.audit_list(None, (0, i64::MAX), 10, text).await.expect("list");
+            assert_eq!(listed.len(), count, "{text}");
+        }
     }
 
     async fn the_database_itself_refuses_changes_of_the_log(world: World) {

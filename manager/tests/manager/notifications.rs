@@ -156,7 +156,7 @@ on_both! {
         .await;
         let waiting = app.notification_delete(id, "test").await.expect("delete");
         assert_eq!((waiting.alerts, waiting.detections), (1, 3));
-        let rows = app.audit_list(None, (0, i64::MAX), 10).await.expect("audit");
+        let rows = app.audit_list(None, (0, i64::MAX), 10, "").await.expect("audit");
         let row = rows.iter().find(|row| row.entry.action == "notification.delete");
         assert!(row.expect("a row").entry.detail.contains("\"detections_not_told\":3"));
         assert!(app.notification_get(id).await.is_err());

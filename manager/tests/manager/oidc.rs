@@ -212,7 +212,7 @@ impl Browser {
 }
 
 async fn in_audit(app: &App, part: &str) -> bool {
-    let rows = app.audit_list(None, (0, i64::MAX), 200).await.expect("audit");
+    let rows = app.audit_list(None, (0, i64::MAX), 200, "").await.expect("audit");
     format!("{rows:?}").contains(part)
 }
 

@@ -94,7 +94,7 @@ on_both! {
         let again = app.totp_begin(&ann, PASSWORD).await;
         assert!(matches!(again, Err(SignInError::App(AppError::Conflict(_)))));
         let users = format!("{:?}", app.user_list().await.expect("users"));
-        let audit = app.audit_list(None, (0, i64::MAX), 100).await.expect("audit");
+        let audit = app.audit_list(None, (0, i64::MAX), 100, "").await.expect("audit");
         let audit = format!("{audit:?}");
         for secret in [&offer.secret, &codes[0], &codes[0].replace('-', "")] {
             assert!(!users.contains(secret.as_str()) && !audit.contains(secret.as_str()));
@@ -197,7 +197,7 @@ on_both! {
         assert!(matches!(own, Err(AppError::Conflict(_))), "one's own needs a code");
         app.totp_reset_local("root").await.expect("locally");
         app.sign_in("root", PASSWORD, "test").await.expect("no code");
-        let rows = app.audit_list(None, (0, i64::MAX), 100).await.expect("audit");
+        let rows = app.audit_list(None, (0, i64::MAX), 100, "").await.expect("audit");
         let resets = rows.iter().filter(|row| row.entry.action == "user.totp_reset");
         let resets: Vec<_> = resets.map(|row| (&*row.entry.actor, &*row.entry.target)).collect();
         assert!(resets.contains(&("root", "ann")) && resets.contains(&("local", "root")));

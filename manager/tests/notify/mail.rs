@@ -172,7 +172,7 @@ fn a_wrong_password_is_shown_and_not_repeated() {
         edit.secret = None;
         assert!(world.app.notification_edit(id, edit, "test").await.is_err());
         let shown = format!("{:?}", world.app.notification_list().await.expect("list"));
-        let audit = world.app.audit_list(None, (0, i64::MAX), 100).await.expect("audit");
+        let audit = world.app.audit_list(None, (0, i64::MAX), 100, "").await.expect("audit");
         assert!(!shown.contains("battery") && !shown.contains("correct horse"), "{shown}");
         assert!(!format!("{audit:?}").contains("correct horse"));
         // Closing a file of the database here would drop SQLite's locks on it.

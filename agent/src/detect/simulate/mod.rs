@@ -8,21 +8,10 @@ mod stage;
 
 use std::path::Path;
 
-use self::stage::Stage;
+use holdfast_common::models::SIMULATIONS;
+pub use holdfast_common::models::Simulation;
 
-/// One simulation.
-#[derive(Debug, Clone, Copy)]
-pub struct Simulation {
-    /// What `holdfast simulate run` takes.
-    pub name: &'static str,
-    /// Title of the model that it proves.
-    pub model: &'static str,
-    /// ATT&CK technique.
-    pub attack: &'static str,
-    /// What it does, in words.
-    pub what: &'static str,
-    act: fn(&mut Stage) -> Result<String, SimulateError>,
-}
+use self::stage::Stage;
 
 /// Why a simulation did not run.
 #[derive(Debug, thiserror::Error)]
@@ -44,79 +33,34 @@ pub enum SimulateError {
     Interrupted,
 }
 
-const fn row(
-    name: &'static str,
-    model: &'static str,
-    attack: &'static str,
-    what: &'static str,
-    act: fn(&mut Stage) -> Result<String, SimulateError>,
-) -> Simulation {
-    Simulation { name, model, attack, what, act }
-}
+/// What a simulation does.
+type Act = fn(&mut Stage) -> Result<String, SimulateError>;
 
 #[rustfmt::skip]
-const SIMULATIONS: [Simulation; 23] = [
-    row("network-sniffing", "Network Sniffing", "T1040",
-        "opens a packet socket for every protocol, reads nothing from it, and closes it after six \
-         seconds", acts::network_sniffing),
-    row("credential-files", "/etc/passwd and /etc/shadow", "T1003.008",
-        "has head(1) read the first byte of /etc/shadow and throws it away",
-        acts::credential_files),
-    row("proc-filesystem", "Proc Filesystem", "T1003.007",
-        "has head(1) read the first byte of this command's own environment in /proc",
-        acts::proc_filesystem),
-    row("reverse-shell", "Unix Shell", "T1059.004",
-        "has bash connect to 127.0.0.2, where this command listens, and hang up",
-        acts::reverse_shell),
-    row("web-shell", "Web Shell", "T1505.003",
-        "has a copy of sh under the name nginx run id and whoami", acts::web_shell),
-    row("cron", "Cron", "T1053.003",
-        "writes a comment to a new file in /etc/cron.d, removes it after a second", acts::cron),
-    row("systemd-service", "Systemd Service", "T1543.002",
-        "writes a comment to a new unit in /etc/systemd/system, removes it after a second; systemd \
-         is not told", acts::systemd_service),
-    row("ssh-authorized-keys", "SSH Authorized Keys", "T1098.004",
-        "writes a comment to /root/.ssh/authorized_keys2 if there is no such file, removes it \
-         after a second", acts::ssh_authorized_keys),
-    row("shell-profile", "Unix Shell Configuration Modification", "T1546.004",
-        "writes a comment to a new file in /etc/profile.d, removes it after a second",
-        acts::shell_profile),
-    row("linker-hijacking", "Dynamic Linker Hijacking", "T1574.006",
-        "runs true(1) with LD_PRELOAD naming a file that is not there; writes a comment to a new \
-         file in /etc/ld.so.conf.d, removes it after a second", acts::linker_hijacking),
-    row("kernel-module", "Kernel Modules and Extensions", "T1547.006",
-        "runs a copy of true under the name insmod with the name of a module that is not there",
-        acts::kernel_module),
-    row("rootkit", "Rootkit", "T1014",
-        "loads an eBPF program that returns 0, attaches it to nothing, and lets it go",
-        acts::rootkit),
-    row("memfd-execution", "Reflective Code Loading", "T1620",
-        "runs a copy of true from memory", acts::memfd_execution),
-    row("process-injection", "Ptrace System Calls", "T1055.008",
-        "writes eight bytes of a child's stack, as they are, and ends the child",
-        acts::process_injection),
-    row("setuid", "Setuid and Setgid", "T1548.001",
-        "runs a copy of true with the set-user-id bit as nobody, removes it", acts::setuid),
-    row("clear-logs", "Clear Linux or Mac System Logs", "T1070.002",
-        "writes a new file in /var/log and has rm(1) delete it", acts::clear_logs),
-    row("clear-history", "Clear Command History", "T1070.003",
-        "runs a shell that unsets HISTFILE and ends", acts::clear_history),
-    row("disable-tools", "Disable or Modify Tools", "T1562.001",
-        "runs a copy of true under the name systemctl: stop holdfast-simulation.service",
-        acts::disable_tools),
-    row("crypto-mining", "Resource Hijacking", "T1496",
-        "runs a copy of true with the options of a miner, and asks 127.0.0.1 for a name below \
-         .invalid", acts::crypto_mining),
-    row("discovery", "System Information Discovery", "T1082",
-        "has a shell run a dozen programs that tell about the host", acts::discovery),
-    row("exfiltration", "Exfiltration Over Alternative Protocol", "T1048",
-        "runs a copy of true under the name curl, as if it sent /etc/hosts", acts::exfiltration),
-    row("container-escape", "Escape to Host", "T1611",
-        "runs a copy of true under the name nsenter, as if it entered pid 1",
-        acts::container_escape),
-    row("ransomware", "Data Encrypted for Impact", "T1486",
-        "writes 200 files in a folder of its own, has one shell overwrite them, removes them",
-        acts::ransomware),
+const ACTS: [(&str, Act); 23] = [
+    ("network-sniffing", acts::network_sniffing),
+    ("credential-files", acts::credential_files),
+    ("proc-filesystem", acts::proc_filesystem),
+    ("reverse-shell", acts::reverse_shell),
+    ("web-shell", acts::web_shell),
+    ("cron", acts::cron),
+    ("systemd-service", acts::systemd_service),
+    ("ssh-authorized-keys", acts::ssh_authorized_keys),
+    ("shell-profile", acts::shell_profile),
+    ("linker-hijacking", acts::linker_hijacking),
+    ("kernel-module", acts::kernel_module),
+    ("rootkit", acts::rootkit),
+    ("memfd-execution", acts::memfd_execution),
+    ("process-injection", acts::process_injection),
+    ("setuid", acts::setuid),
+    ("clear-logs", acts::clear_logs),
+    ("clear-history", acts::clear_history),
+    ("disable-tools", acts::disable_tools),
+    ("crypto-mining", acts::crypto_mining),
+    ("discovery", acts::discovery),
+    ("exfiltration", acts::exfiltration),
+    ("container-escape", acts::container_escape),
+    ("ransomware", acts::ransomware),
 ];
 
 /// All simulations.
@@ -129,10 +73,10 @@ pub fn list() -> &'static [Simulation] {
 /// # Errors
 /// [`SimulateError`] when there is no such simulation, or this user may not do it.
 pub fn run(name: &str, folder: &Path) -> Result<String, SimulateError> {
-    let known = SIMULATIONS.iter().find(|one| one.name == name);
-    let simulation = known.ok_or_else(|| SimulateError::Unknown(name.to_owned()))?;
+    let known = ACTS.iter().find(|(known, _)| *known == name);
+    let (_, act) = known.ok_or_else(|| SimulateError::Unknown(name.to_owned()))?;
     let mut stage = Stage::new(folder)?;
-    let done = (simulation.act)(&mut stage)?;
+    let done = act(&mut stage)?;
     if stage.interrupted() { Err(SimulateError::Interrupted) } else { Ok(done) }
 }
 
@@ -144,6 +88,9 @@ mod tests {
     #[test]
     fn every_shipped_model_has_one_simulation_and_each_names_a_model() {
         assert!(matches!(run("no such", Path::new("/var/tmp")), Err(SimulateError::Unknown(_))));
+        let acts: Vec<_> = ACTS.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = list().iter().map(|one| one.name).collect();
+        assert_eq!(acts, names);
         let book = Book::read(None).expect("shipped models");
         assert_eq!(book.refused, []);
         // The agent is its own simulation of that one: see `prove`.

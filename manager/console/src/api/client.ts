@@ -62,6 +62,7 @@ async function send<T>(method: string, path: string, body?: unknown, headers?: R
 export const get = <T>(path: string, params: Params = {}) => send<T>("GET", path + query(params));
 export const post = <T>(path: string, body: unknown) => send<T>("POST", path, body);
 export const patch = <T>(path: string, body: unknown) => send<T>("PATCH", path, body);
+export const put = <T>(path: string, body: unknown) => send<T>("PUT", path, body);
 export const remove = <T>(path: string) => send<T>("DELETE", path);
 
 /** Files something once, even when the answer is lost and it is sent again. */

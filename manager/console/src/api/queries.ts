@@ -1,7 +1,7 @@
 // What is asked of the API, by noun. Pages use these hooks and never a path of their own for reading.
 import { keepPreviousData, QueryClient, useQuery } from "@tanstack/react-query";
 import { get, Problem, type Params } from "./client";
-import type { Alert, AlertDetail, ApiToken, Host, Item, Overview, Page, Provider, Session, StoredEvent, Task, Totp } from "./types";
+import type { Alert, AlertDetail, ApiToken, Host, Item, Model, ModelDetail, Overview, Page, Profile, Provider, Session, StoredEvent, Task, Totp } from "./types";
 
 export const queries = new QueryClient({
   defaultOptions: {
@@ -98,3 +98,26 @@ export const useAlertOf = (event: StoredEvent) =>
     },
     enabled: event.kind === "malware" && Boolean(event.event.sha256),
   });
+
+export const useProfile = (host: string, process: string, params: Params) =>
+  useQuery({
+    queryKey: ["process", host, process, params],
+    queryFn: () => get<Profile>(`/api/v1/hosts/${host}/processes/${encodeURIComponent(process)}`, params),
+    placeholderData: keepPreviousData,
+    refetchInterval: (one) => (one.state.status === "error" ? false : 15_000),
+  });
+
+export const useModels = (params: Params) =>
+  useQuery({
+    queryKey: ["models", params],
+    queryFn: () => get<Model[]>("/api/v1/models", params),
+    placeholderData: keepPreviousData,
+    refetchInterval: 15_000,
+  });
+
+export const useModel = (id: string) =>
+  useQuery({ queryKey: ["models", id], queryFn: () => get<ModelDetail>(`/api/v1/models/${id}`), refetchInterval: 15_000 });
+
+/** A list that is never long: all of it. */
+export const useAll = <T>(noun: "users" | "enrollment-tokens" | "notifications") =>
+  useQuery({ queryKey: [noun], queryFn: () => get<T[]>(`/api/v1/${noun}`), refetchInterval: 15_000 });

@@ -160,6 +160,16 @@ export type ApiToken = Schemas["ApiTokenView"];
 export type Session = Schemas["SessionView"];
 export type Overview = Schemas["OverviewView"];
 export type EnrollmentToken = Schemas["TokenView"];
+export type Profile = Schemas["ProfileView"];
+export type ProfileNode = Schemas["NodeView"];
+export type Deed = Schemas["DeedView"];
+export type Model = Schemas["ModelView"];
+export type ModelDetail = Schemas["ModelDetailView"];
+export type User = Schemas["UserView"];
+export type Channel = Schemas["ChannelView"];
+export type ChannelBody = Schemas["ChannelBody"];
+export type ChannelConfig = Schemas["ChannelConfig"];
+export type AuditRow = Schemas["AuditView"];
 
 export const LEVELS = ["critical", "high", "medium", "low", "informational"] as const;
 export const ALERT_KINDS = ["malware", "model", "tampering", "gap", "isolation", "health", "notification"] as const;

@@ -124,10 +124,11 @@ function Brand() {
 
 function Links() {
   const { t } = useTranslation();
+  const { admin } = useRole();
   return (
     <nav aria-label={t("frame.menu")}>
       {ROUTES.map(({ path, menu }) =>
-        menu ? (
+        menu && (admin || !menu.admin) ? (
           <NavLink key={path} to={path} end={path === "/"} className="entry">
             <Icon name={menu.icon} />
             <span>{t(`menu.${menu.name}`)}</span>
@@ -192,9 +193,9 @@ function Person({ session, help }: { session: Session; help: () => void }) {
 
 function Help({ opened, close }: { opened: boolean; close: () => void }) {
   const { t } = useTranslation();
-  const { operator } = useRole();
+  const { operator, admin } = useRole();
   const rows: [string, string][] = [
-    ...ROUTES.flatMap(({ menu }): [string, string][] => (menu ? [[`g ${menu.key}`, t(`menu.${menu.name}`)]] : [])),
+    ...ROUTES.flatMap(({ menu }): [string, string][] => (menu && (admin || !menu.admin) ? [[`g ${menu.key}`, t(`menu.${menu.name}`)]] : [])),
     ["/", t("keys.find")],
     ["↑ ↓  j k", t("keys.move")],
     ["Enter", t("keys.open")],

@@ -79,7 +79,7 @@ function Detail({ detail }: { detail: AlertDetail }) {
       <Actions alert={alert} />
       <div className="two wide">
         <div className="column">
-          <Card title={t("alert.what")}>
+          <Card title={t("alert.what")} side={<ToProfile alert={alert} />}>
             <p className="sentence">{sentence(alert)}</p>
             {alert.evidence && <Evidence evidence={alert.evidence} host={alert.host_id} />}
           </Card>
@@ -117,6 +117,17 @@ function Detail({ detail }: { detail: AlertDetail }) {
       </div>
     </div>
   );
+}
+
+/** Around an alert's detections, what its process did before and after is shown, ms. */
+const AROUND = 3_600_000;
+
+function ToProfile({ alert }: { alert: Alert }) {
+  const { t } = useTranslation();
+  const key = alert.evidence?.process?.key;
+  if (!key) return null;
+  const period = `${Math.max(0, alert.first_ms - AROUND)}-${alert.last_ms + AROUND}`;
+  return <Link to={`/hosts/${alert.host_id}/processes/${key.pid}-${key.start_ns}?period=${period}`}>{t("profile.open")}</Link>;
 }
 
 function Actions({ alert }: { alert: Alert }) {
