@@ -122,7 +122,7 @@ impl Scene {
             "slow" => {
                 let folder = self.unwatched.join("many");
                 fs::create_dir(&folder).context("folder")?;
-                for number in 0..6000 {
+                for number in 0..6_000 {
                     let path = folder.join(format!("file-{number}"));
                     fs::write(path, format!("clean {number}")).context("write")?;
                 }
