@@ -54,12 +54,14 @@ fn an_operator_signs_in_sees_an_alert_arrive_and_acts_and_a_viewer_only_looks() 
 
 /// A manager, an agent that protects a file system, another file system that nobody watches, and
 /// people with one-time passwords.
+///
+/// INVARIANT: who uses a file system is gone before it is: fields are dropped in their order.
 struct Scene {
+    manager: Manager,
+    agent: Agent,
+    host: String,
     scratch: Scratch,
     unwatched: Scratch,
-    agent: Agent,
-    manager: Manager,
-    host: String,
 }
 
 impl Scene {
@@ -75,7 +77,7 @@ impl Scene {
             let body = json!({ "name": name, "role": role, "password": FIRST });
             manager.post("/api/v1/users", &body).expect("user");
         }
-        Self { scratch, unwatched, agent, manager, host }
+        Self { manager, agent, host, scratch, unwatched }
     }
 
     /// Plays a script to its end.
