@@ -72,13 +72,15 @@ fn person(manager: &Manager, name: &str, role: &str) -> Result<()> {
 
 /// A manager, an agent that protects a file system, another file system that nobody watches, an
 /// admin and a viewer.
+///
+/// INVARIANT: who uses a file system is gone before it is: fields are dropped in their order.
 struct Stage {
-    scratch: Scratch,
-    unwatched: Scratch,
-    agent: Agent,
     manager: Manager,
+    agent: Agent,
     host: String,
     password: &'static str,
+    scratch: Scratch,
+    unwatched: Scratch,
 }
 
 impl Stage {
@@ -99,7 +101,7 @@ impl Stage {
                 manager.post("/api/v1/users", &body).expect("user");
             }
         }
-        Self { scratch, unwatched, agent, manager, host, password }
+        Self { manager, agent, host, password, scratch, unwatched }
     }
 
     /// Plays a script to its end, which asks for what everybody knows.

@@ -81,8 +81,11 @@ export async function run(body) {
 
 /** Keeps how the page looks. */
 export async function shot(page, name) {
-  // What moves has come to rest.
-  await page.evaluate(() => Promise.all(document.getAnimations().map((one) => one.finished.catch(() => null))));
+  // What moves has come to rest, but for what never does.
+  await page.evaluate(() => {
+    const ending = document.getAnimations().filter((one) => one.effect?.getComputedTiming().endTime !== Infinity);
+    return Promise.all(ending.map((one) => one.finished.catch(() => null)));
+  });
   await page.screenshot({ path: join(SHOTS, `${name}.png`) });
 }
 

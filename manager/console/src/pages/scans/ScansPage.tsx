@@ -166,7 +166,7 @@ function Order({ task }: { task: Task }) {
           <Plain text={task.observed || task.reason} most={160} />
         </small>
       </Link>
-      <Progress className="bar" value={percent ?? 100} animated={percent === null} striped={percent === null} aria-label={t("scans.progress")} />
+      <Progress className="bar" value={percent ?? 0} aria-label={t("scans.progress")} />
       <Time ms={task.filed_ms} />
       {operator && (
         <Button size="compact-sm" variant="default" disabled={Boolean(task.cancel_ms)} onClick={() => setStopping(true)}>
