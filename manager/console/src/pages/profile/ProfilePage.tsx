@@ -107,7 +107,7 @@ function Shown({ host, name, nodes, truncated, first }: Shown) {
         {to > from && (
           <div className="slider">
             <Slider size="sm" min={from} max={to} step={Math.max(1, Math.floor((to - from) / 500))} value={until ?? to}
-              onChange={(value) => setUntil(value >= to ? null : value)} label={(value) => exact(value, i18n.language)}
+              onChange={(value) => setUntil(value >= to ? null : value)} label={null}
               thumbLabel={t("profile.moment")} />
             <span className="dim nowrap">{until === null ? t("profile.allTimes") : exact(until, i18n.language)}</span>
           </div>
@@ -141,7 +141,7 @@ function useActions(host: string, name: string) {
     if (node.kin !== "own") found.push({ key: "from", act: () => void navigate(`/hosts/${host}/processes/${keyOf(process.key)}${location.search}`) });
     if (!operator) return found;
     if (path.startsWith("/")) found.push({ key: "collect", act: () => setOrder({ wish: { kind: "collect", path }, targets }) });
-    if (!node.ended_ms && process.key.start_ns > 0)
+    if (!node.ended_ms && process.key.start_ns > 0 && process.key.pid > 1)
       found.push({ key: "kill", danger: true, act: () => setOrder({ wish: { kind: "kill", process: process.key, command: line(node) }, targets }) });
     const { sha256 } = process;
     if (sha256) found.push({ key: "deny", danger: true, act: () => setDeny(sha256) });
