@@ -9,7 +9,7 @@ use super::text::{duration, local_time, parse_since, safe};
 use super::{CliError, Session, arguments, unexpected};
 
 /// Every kind, to refuse a misspelt one (an empty answer would look like peace).
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 21] = [
     "malware",
     "model",
     "failure",

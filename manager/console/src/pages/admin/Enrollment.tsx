@@ -31,7 +31,7 @@ export function Enrollment() {
   const columns: Column<EnrollmentToken>[] = useMemo(
     () => [
       { key: "group", label: t("add.group"), width: "minmax(110px, 1fr)", phone: true, cell: (one) => <Plain text={one.group} most={80} />, text: (one) => one.group },
-      { key: "state", label: t("alerts.state"), width: "110px", phone: true, cell: (one) => <span className={`mark token-${stateOf(one)}`}>{t(`tokens.state.${stateOf(one)}`)}</span>, text: stateOf },
+      { key: "state", label: t("alerts.state"), width: "110px", phone: true, cell: (one) => <span className={`mark token-${stateOf(one)}`}>{t(`enrollments.state.${stateOf(one)}`)}</span>, text: stateOf },
       { key: "uses", label: t("enrollments.uses"), width: "110px", phone: true, cell: (one) => t("enrollments.left", { left: one.uses_left, all: one.uses }), text: (one) => `${one.uses_left}/${one.uses}` },
       { key: "expires", label: t("enrollments.expires"), width: "120px", cell: (one) => <Time ms={one.expires_ms} />, text: (one) => exact(one.expires_ms, i18n.language) },
       { key: "by", label: t("enrollments.by"), width: "minmax(90px, 1fr)", cell: (one) => <Plain text={one.created_by} most={60} />, text: (one) => one.created_by },

@@ -106,7 +106,7 @@ function Shown({ host, name, nodes, truncated, first }: Shown) {
         <Graph placed={placed} chosen={chosen} choose={choose} fold={fold} until={until} menu={actions.menu} />
         {to > from && (
           <div className="slider">
-            <Slider size="sm" min={from} max={to} step={Math.max(1, Math.floor((to - from) / 500))} value={until ?? to}
+            <Slider size="sm" min={from - 1} max={to} step={Math.max(1, Math.floor((to - from) / 500))} value={until ?? to}
               onChange={(value) => setUntil(value >= to ? null : value)} label={null}
               thumbLabel={t("profile.moment")} />
             <span className="dim nowrap">{until === null ? t("profile.allTimes") : exact(until, i18n.language)}</span>
