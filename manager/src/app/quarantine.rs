@@ -18,23 +18,23 @@ const NAME: usize = 500;
 
 /// What an event tells of a quarantine item, if anything.
 pub(super) fn item_news(event: &Event, host: i64) -> Option<ItemNews> {
-    let (item, path, sha256, what) = match &event.body {
-        EventBody::Malware(found) if found.signature.engine != Engine::SelfProof => {
-            if !matches!(found.disposition, Disposition::Quarantined | Disposition::Vanished) {
-                return None;
-            }
-            let what = ItemChange::Sealed {
-                size: i64::try_from(found.file.size).unwrap_or(i64::MAX),
-                md5: cut(&found.hashes.md5, NAME).to_owned(),
-                signature: cut(&found.signature.name, NAME).to_owned(),
-            };
-            (found.quarantine_id?, &found.path, &found.hashes.sha256, what)
+    let (item, path, sha256, what) = if let EventBody::Malware(found) = &event.body {
+        let is_sealed =
+            matches!(found.disposition, Disposition::Quarantined | Disposition::Vanished);
+        if !is_sealed || found.signature.engine == Engine::SelfProof {
+            return None;
         }
-        EventBody::Quarantine(done) => {
-            let state = ITEM_STATES[1..].iter().find(|state| **state == done.action)?;
-            (done.item, &done.path, &done.sha256, ItemChange::Left(state))
-        }
-        _ => return None,
+        let what = ItemChange::Sealed {
+            size: i64::try_from(found.file.size).unwrap_or(i64::MAX),
+            md5: cut(&found.hashes.md5, NAME).to_owned(),
+            signature: cut(&found.signature.name, NAME).to_owned(),
+        };
+        (found.quarantine_id?, &found.path, &found.hashes.sha256, what)
+    } else if let EventBody::Quarantine(done) = &event.body {
+        let state = ITEM_STATES[1..].iter().find(|state| **state == done.action)?;
+        (done.item, &done.path, &done.sha256, ItemChange::Left(state))
+    } else {
+        return None;
     };
     Some(ItemNews {
         host,

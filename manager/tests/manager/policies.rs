@@ -304,7 +304,7 @@ on_both! {
         assert_eq!((newest.version, newest.document.as_str()), (version + 1, ""));
         assert_eq!(world.holding(&hosts, version + 1).await.len(), 4);
         let filter = (0, i64::MAX);
-        let audit = world.app.audit_list(None, filter, 100).await.expect("audit");
+        let audit = world.app.audit_list(None, filter, 100, "").await.expect("audit");
         let actions: Vec<&str> = audit.iter().map(|row| row.entry.action.as_str()).collect();
         for action in ["policy.create", "policy.assign", "policy.put", "policy.pause",
             "policy.resume", "policy.stop"] {

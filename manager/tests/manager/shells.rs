@@ -147,7 +147,7 @@ on_both! {
         let text = fs::read_to_string(file).expect("recording");
         assert!(text.contains("*******") && !text.contains("secret"), "{text}");
         assert!(text.contains("\"two\"") && text.contains("100x40") && !text.contains("rm"));
-        let rows = app.audit_list(None, (0, i64::MAX), 100).await.expect("audit");
+        let rows = app.audit_list(None, (0, i64::MAX), 100, "").await.expect("audit");
         let closed = rows.iter().filter(|row| row.entry.action == "shell.close");
         assert_eq!(closed.count(), 1);
         let all = TaskFilter { until_ms: i64::MAX, limit: 10, ..TaskFilter::default() };
