@@ -552,7 +552,7 @@ fn stage(
     let stages = rollout::stages(version);
     let percent = usize::try_from(version.stage).ok().and_then(|stage| stages.get(stage).copied());
     let chosen = match version.state.as_str() {
-        "rolling" => rollout::chosen(members, percent.unwrap_or(100)),
+        "rolling" => rollout::chosen(members, percent.unwrap_or(100), version),
         _ => Vec::new(),
     };
     let mut behind = Vec::new();

@@ -31,13 +31,15 @@ fn is_there(member: &Member) -> bool {
     member.connected && member.state.accepts
 }
 
-/// Numbers of the hosts of a stage. One that is there is always among them, if there is any.
-pub(super) fn chosen(members: &[Member], percent: u32) -> Vec<i64> {
+/// Numbers of the hosts of a stage. One that is there is always among them, if there is any; who
+/// tries it already goes on, whoever comes later.
+pub(super) fn chosen(members: &[Member], percent: u32, version: &Version) -> Vec<i64> {
     let inside = |member: &&Member| place(member.id) < percent * 100;
     let mut chosen: Vec<&Member> = members.iter().filter(inside).collect();
     if !chosen.iter().any(|member| is_there(member)) {
         let there = members.iter().filter(|member| is_there(member));
-        chosen.extend(there.min_by_key(|member| (place(member.id), member.id)));
+        let order = |member: &&Member| (!is_in(member, version), place(member.id), member.id);
+        chosen.extend(there.min_by_key(order));
     }
     chosen.into_iter().map(|member| member.state.number).collect()
 }
@@ -128,7 +130,7 @@ mod tests {
     fn stages_grow_keep_their_hosts_and_are_about_as_large_as_they_say() {
         let all: Vec<Member> = (1..=2000).map(member).collect();
         let stages: Vec<Vec<i64>> =
-            [5, 25, 100].iter().map(|percent| chosen(&all, *percent)).collect();
+            [5, 25, 100].iter().map(|percent| chosen(&all, *percent, &version())).collect();
         assert!((60..140).contains(&stages[0].len()), "{}", stages[0].len());
         assert!((400..600).contains(&stages[1].len()), "{}", stages[1].len());
         assert_eq!(stages[2].len(), 2000);
@@ -138,15 +140,24 @@ mod tests {
     #[test]
     fn one_host_that_is_there_is_always_in_the_first_stage() {
         let mut all: Vec<Member> = (1..=3).map(member).collect();
-        assert_eq!(chosen(&all, 1).len(), 1);
-        assert_eq!(chosen(&all, 1), chosen(&all, 1), "always the same");
-        let first = chosen(&all, 1)[0];
+        assert_eq!(chosen(&all, 1, &version()).len(), 1);
+        assert_eq!(chosen(&all, 1, &version()), chosen(&all, 1, &version()), "always the same");
+        let first = chosen(&all, 1, &version())[0];
         all.iter_mut().find(|one| one.state.number == first).expect("it").connected = false;
-        assert_ne!(chosen(&all, 1)[0], first, "one that is there");
+        assert_ne!(chosen(&all, 1, &version())[0], first, "one that is there");
+        for one in &mut all {
+            one.connected = true;
+            one.state.wanted = 2;
+        }
+        let usual = chosen(&all, 1, &version())[0];
+        let tries = all.iter_mut().find(|one| one.state.number != usual).expect("another");
+        tries.state.wanted = 3;
+        let tries = tries.state.number;
+        assert_eq!(chosen(&all, 1, &version()), [tries], "a newcomer takes nobody's place");
         for one in &mut all {
             one.state.accepts = false;
         }
-        assert!(chosen(&all, 1).is_empty());
+        assert!(chosen(&all, 1, &version()).is_empty());
         assert!(!is_settled(&all, &version()));
     }
 

@@ -8,6 +8,7 @@ use holdfast_manager::app::{
     Admitted, App, AppError, Content, Course, PolicyDetail, RolloutState, Steer, now_ms,
 };
 use holdfast_manager::store::alerts::AlertFilter;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::world::{On, World, heartbeat, on_both};
@@ -45,7 +46,17 @@ impl World {
     async fn more_hosts(&self, numbers: std::ops::Range<usize>) -> Vec<Host> {
         let mut hosts = Vec::new();
         for number in numbers {
-            let admitted = self.connected(&format!("web{number}")).await;
+            let mut admitted = self.connected(&format!("web{number}")).await;
+            // Of a hundred hosts one would be in each first stage by its own place.
+            for attempt in 0.. {
+                let hash = Sha256::digest(admitted.host.as_bytes());
+                let place = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) % 10_000;
+                if place >= 100 {
+                    break;
+                }
+                self.app.host_revoke(admitted.host, "test", "its place").await.expect("revoke");
+                admitted = self.connected(&format!("web{number}-{attempt}")).await;
+            }
             let host = Host { admitted };
             self.beat(host, true, PolicyState { accepts: true, ..PolicyState::default() }).await;
             hosts.push(host);
