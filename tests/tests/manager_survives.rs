@@ -86,7 +86,7 @@ fn minutes_of_kills_at_any_moment_lose_and_double_no_detection() {
         // Some malicious files, for as long as nobody expects.
         let moment = Instant::now() + Duration::from_millis(chance.below(1500));
         while Instant::now() < moment && baits < BAITS {
-            let path = scratch.join(&format!("bait-{baits}"));
+            let path = scratch.join(format!("bait-{baits}"));
             baits += 1;
             fs::write(&path, eicar()).expect("write");
             // A denied open has been judged: its detection may not be lost, whoever is killed now.
@@ -164,7 +164,7 @@ fn a_manager_whose_clock_is_set_loses_nothing_and_goes_on() {
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     for (round, offset) in ["+0", "+2h", "-2h", "+6h", "+0"].into_iter().enumerate() {
         clock.set(offset);
-        let path = scratch.join(&format!("bait-{round}"));
+        let path = scratch.join(format!("bait-{round}"));
         fs::write(&path, eicar()).expect("write");
         let arrived = until(PATIENCE, || {
             let [journal, stored] = detections(&agent, &manager)?;
