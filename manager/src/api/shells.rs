@@ -28,7 +28,6 @@ use super::extract::{Body, Id, Page, PageParams, Params, PeriodParams};
 use super::problem::Problem;
 use super::tasks::{TaskParams, TaskView};
 use crate::app::{NewShell, Pen, Shown, Viewer};
-use crate::store::tasks::TaskFilter;
 
 /// Bytes of a message from a browser.
 const MESSAGE: usize = 64 << 10;
@@ -71,15 +70,7 @@ pub(super) async fn shell_list(
     Params(period): Params<PeriodParams>,
     Params(page): Params<PageParams>,
 ) -> Result<Json<Page<ShellView>>, Problem> {
-    let limit = page.limit()?;
-    let (from_ms, until_ms) = period.period()?;
-    let filter = TaskFilter {
-        from_ms,
-        until_ms,
-        before: page.cursor()?,
-        limit: limit + 1,
-        ..params.filter()
-    };
+    let (filter, limit) = params.filter(&period, &page)?;
     let shells = api.app.shell_list(filter).await?;
     Ok(Json(Page::of(
         shells,

@@ -95,8 +95,25 @@ pub(super) struct TaskParams {
 }
 
 impl TaskParams {
-    pub(super) fn filter(self) -> TaskFilter {
-        TaskFilter { stage: self.stage, host: self.host, alert: self.alert, ..Default::default() }
+    /// The filter of a page, for one row more than the page has room for, and its room.
+    pub(super) fn filter(
+        self,
+        period: &PeriodParams,
+        page: &PageParams,
+    ) -> Result<(TaskFilter, u32), Problem> {
+        let limit = page.limit()?;
+        let (from_ms, until_ms) = period.period()?;
+        let filter = TaskFilter {
+            stage: self.stage,
+            host: self.host,
+            alert: self.alert,
+            from_ms,
+            until_ms,
+            before: page.cursor()?,
+            limit: limit + 1,
+            ..Default::default()
+        };
+        Ok((filter, limit))
     }
 }
 
@@ -133,15 +150,7 @@ pub(super) async fn task_list(
     Params(period): Params<PeriodParams>,
     Params(page): Params<PageParams>,
 ) -> Result<Json<Page<TaskView>>, Problem> {
-    let limit = page.limit()?;
-    let (from_ms, until_ms) = period.period()?;
-    let filter = TaskFilter {
-        from_ms,
-        until_ms,
-        before: page.cursor()?,
-        limit: limit + 1,
-        ..params.filter()
-    };
+    let (filter, limit) = params.filter(&period, &page)?;
     let tasks = api.app.task_list(&filter).await?;
     Ok(Json(Page::of(tasks, limit, |task| task.number, TaskView::of)))
 }
