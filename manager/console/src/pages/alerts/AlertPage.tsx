@@ -8,6 +8,7 @@ import { post } from "../../api/client";
 import { queries, useAlert, useAlertEvents, useHost } from "../../api/queries";
 import { RESOLUTIONS, type Alert, type AlertDetail } from "../../api/types";
 import { Card } from "../../parts/Facts";
+import { Head } from "../../parts/Head";
 import { Isolation } from "../../parts/Isolation";
 import { AlertState, Level, Stage } from "../../parts/Marks";
 import { Failure, useReason, Waiting } from "../../parts/Notice";
@@ -52,30 +53,26 @@ function Detail({ detail }: { detail: AlertDetail }) {
   return (
     <div className="page">
       <Isolation host={alert.host_id} />
-      <header className="head">
-        <div className="title">
-          <Link to="/alerts" className="back">
-            {t("menu.alerts")}
+      <Head
+        to="/alerts"
+        back={t("menu.alerts")}
+        title={<><Level level={alert.level} /> <Plain text={alert.title} most={160} /></>}
+        side={<AlertState alert={alert} />}
+      >
+        <p className="dim">
+          <Link to={`/hosts/${alert.host_id}`}>
+            <Plain text={alert.host} most={80} />
           </Link>
-          <h1>
-            <Level level={alert.level} /> <Plain text={alert.title} most={160} />
-          </h1>
-          <p className="dim">
-            <Link to={`/hosts/${alert.host_id}`}>
-              <Plain text={alert.host} most={80} />
-            </Link>
-            {" · "}
-            {t(`kind.${alert.kind}`)}
-            {alert.attack.map((id) => ` · ${visible(id)}`)}
-            {" · "}
-            {t("alert.times", { count: alert.count })}
-            {" · "}
-            <Time ms={alert.last_ms} />
-            {alert.simulated && ` · ${t("alert.simulated")}`}
-          </p>
-        </div>
-        <AlertState alert={alert} />
-      </header>
+          {" · "}
+          {t(`kind.${alert.kind}`)}
+          {alert.attack.map((id) => ` · ${visible(id)}`)}
+          {" · "}
+          {t("alert.times", { count: alert.count })}
+          {" · "}
+          <Time ms={alert.last_ms} />
+          {alert.simulated && ` · ${t("alert.simulated")}`}
+        </p>
+      </Head>
       <Actions alert={alert} />
       <div className="two wide">
         <div className="column">

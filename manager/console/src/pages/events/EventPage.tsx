@@ -5,6 +5,7 @@ import { useAlertOf, useEvent } from "../../api/queries";
 import type { StoredEvent } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
 import { Fields } from "../../parts/Fields";
+import { Head } from "../../parts/Head";
 import { Isolation } from "../../parts/Isolation";
 import { AlertState, Level } from "../../parts/Marks";
 import { Failure, Waiting } from "../../parts/Notice";
@@ -29,26 +30,22 @@ function Detail({ event }: { event: StoredEvent }) {
   return (
     <div className="page">
       <Isolation host={event.host_id} />
-      <header className="head">
-        <div className="title">
-          <Link to={malware ? "/events" : "/search"} className="back">
-            {t(malware ? "menu.events" : "menu.search")}
+      <Head
+        to={malware ? "/events" : "/search"}
+        back={t(malware ? "menu.events" : "menu.search")}
+        title={<Plain text={summary(event)} most={200} />}
+        side={<Disposition text={told.disposition} />}
+      >
+        <p className="dim">
+          <Link to={`/hosts/${event.host_id}`}>
+            <Plain text={event.host} most={80} />
           </Link>
-          <h1>
-            <Plain text={summary(event)} most={200} />
-          </h1>
-          <p className="dim">
-            <Link to={`/hosts/${event.host_id}`}>
-              <Plain text={event.host} most={80} />
-            </Link>
-            {" · "}
-            {t(`eventKind.${event.kind}`, { defaultValue: event.kind })}
-            {" · "}
-            <Time ms={event.time_ms} whole />
-          </p>
-        </div>
-        <Disposition text={told.disposition} />
-      </header>
+          {" · "}
+          {t(`eventKind.${event.kind}`, { defaultValue: event.kind })}
+          {" · "}
+          <Time ms={event.time_ms} whole />
+        </p>
+      </Head>
       <div className="two wide">
         <div className="column">
           <Card title={t("alert.what")}>

@@ -8,6 +8,7 @@ import { post } from "../../api/client";
 import { queries, useHost, useSome } from "../../api/queries";
 import type { Alert, Host, Task } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
+import { Head } from "../../parts/Head";
 import { Isolation } from "../../parts/Isolation";
 import { AlertState, Health, Level, Stage } from "../../parts/Marks";
 import { Empty, Failure, useReason, Waiting } from "../../parts/Notice";
@@ -35,23 +36,19 @@ function Detail({ host }: { host: Host }) {
   return (
     <div className="page">
       <Isolation host={host.id} />
-      <header className="head">
-        <div className="title">
-          <Link to="/hosts" className="back">
-            {t("menu.hosts")}
-          </Link>
-          <h1>
-            <Health host={host} /> <Plain text={host.name} most={100} />
-          </h1>
-          <p className="dim">
-            {t(host.connected ? "host.connected" : "host.away")}
-            {" · "}
-            {t("hosts.seen")} <Time ms={host.seen_ms} />
-            {" · "}
-            {t("hosts.proven")} <Time ms={host.proven_ms} />
-          </p>
-        </div>
-      </header>
+      <Head
+        to="/hosts"
+        back={t("menu.hosts")}
+        title={<><Health host={host} /> <Plain text={host.name} most={100} /></>}
+      >
+        <p className="dim">
+          {t(host.connected ? "host.connected" : "host.away")}
+          {" · "}
+          {t("hosts.seen")} <Time ms={host.seen_ms} />
+          {" · "}
+          {t("hosts.proven")} <Time ms={host.proven_ms} />
+        </p>
+      </Head>
       <Actions host={host} />
       {host.cloned_ms && (
         <div className="banner cut" role="status">

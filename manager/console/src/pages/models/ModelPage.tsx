@@ -6,6 +6,7 @@ import { Link, useParams } from "react-router";
 import { useModel, useSome } from "../../api/queries";
 import type { Alert, ModelDetail, Task } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
+import { Head } from "../../parts/Head";
 import { AlertState, Level, Stage } from "../../parts/Marks";
 import { Empty, Failure, Waiting } from "../../parts/Notice";
 import { Plain } from "../../parts/Plain";
@@ -35,24 +36,22 @@ function Detail({ detail }: { detail: ModelDetail }) {
   const runs = (tasks.data?.items ?? []).filter(({ action }) => action.action === "simulate" && action.simulation === model.simulation?.name);
   return (
     <div className="page">
-      <header className="head">
-        <div className="title">
-          <Link to="/models" className="back">
-            {t("menu.models")}
-          </Link>
-          <h1>
-            <Level level={model.level} /> <Plain text={model.title} most={160} />
-          </h1>
-          <p className="dim">
-            {[...model.attack, ...model.tactics.map((tactic) => t(`tactic.${tactic}`, { defaultValue: tactic }))].join(" · ")}
-          </p>
-        </div>
-        {operator && model.simulation && (
-          <Button size="xs" onClick={() => setAsks(true)}>
-            {t("model.simulate")}
-          </Button>
-        )}
-      </header>
+      <Head
+        to="/models"
+        back={t("menu.models")}
+        title={<><Level level={model.level} /> <Plain text={model.title} most={160} /></>}
+        side={
+          operator && model.simulation && (
+            <Button size="xs" onClick={() => setAsks(true)}>
+              {t("model.simulate")}
+            </Button>
+          )
+        }
+      >
+        <p className="dim">
+          {[...model.attack, ...model.tactics.map((tactic) => t(`tactic.${tactic}`, { defaultValue: tactic }))].join(" · ")}
+        </p>
+      </Head>
       <div className="two wide">
         <div className="column">
           <Card title={t("model.about")}>

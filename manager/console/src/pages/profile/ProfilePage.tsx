@@ -2,11 +2,12 @@
 import { Button, Menu, Slider } from "@mantine/core";
 import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
-import { Link, useNavigate, useParams } from "react-router";
+import { useNavigate, useParams } from "react-router";
 import { Problem } from "../../api/client";
 import { useHost, useProfile } from "../../api/queries";
 import type { ProfileNode } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
+import { Head } from "../../parts/Head";
 import { Isolation } from "../../parts/Isolation";
 import { Empty, Failure, Waiting } from "../../parts/Notice";
 import { OrderDialog, type Order } from "../../parts/OrderDialog";
@@ -35,17 +36,20 @@ export default function ProfilePage() {
   return (
     <div className="page">
       <Isolation host={id} />
-      <header className="head">
-        <div className="title">
-          <Link to={`/hosts/${id}`} className="back">
+      <Head
+        to={`/hosts/${id}`}
+        back={
+          <>
             <Plain text={host.data?.name ?? ""} most={80} />
-          </Link>
-          <h1>
+          </>
+        }
+        title={
+          <>
             {t("profile.title")} {own && <Plain text={program(own)} most={80} />}
-          </h1>
-        </div>
-        <Period usual={USUAL} />
-      </header>
+          </>
+        }
+        side={<Period usual={USUAL} />}
+      />
       {profile.isPending ? (
         <Waiting />
       ) : gone ? (

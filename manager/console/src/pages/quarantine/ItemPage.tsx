@@ -8,6 +8,7 @@ import { useEvent, useItem, useSome } from "../../api/queries";
 import type { Item, Task } from "../../api/types";
 import { Copy } from "../../parts/Copy";
 import { Card, Facts } from "../../parts/Facts";
+import { Head } from "../../parts/Head";
 import { Icon } from "../../parts/Icon";
 import { Isolation } from "../../parts/Isolation";
 import { Stage } from "../../parts/Marks";
@@ -46,26 +47,22 @@ function Detail({ item }: { item: Item }) {
   return (
     <div className="page">
       <Isolation host={item.host_id} />
-      <header className="head">
-        <div className="title">
-          <Link to="/quarantine" className="back">
-            {t("menu.quarantine")}
+      <Head
+        to="/quarantine"
+        back={t("menu.quarantine")}
+        title={<Plain text={item.path} most={200} />}
+        side={<ItemState state={item.state} />}
+      >
+        <p className="dim">
+          <Link to={`/hosts/${item.host_id}`}>
+            <Plain text={item.host} most={80} />
           </Link>
-          <h1>
-            <Plain text={item.path} most={200} />
-          </h1>
-          <p className="dim">
-            <Link to={`/hosts/${item.host_id}`}>
-              <Plain text={item.host} most={80} />
-            </Link>
-            {" · "}
-            <Plain text={item.signature} most={120} />
-            {" · "}
-            <Time ms={item.sealed_ms} />
-          </p>
-        </div>
-        <ItemState state={item.state} />
-      </header>
+          {" · "}
+          <Plain text={item.signature} most={120} />
+          {" · "}
+          <Time ms={item.sealed_ms} />
+        </p>
+      </Head>
       {operator && (
         <div className="actions">
           <ItemActions items={[item]} size="xs" ask={setOrder} />

@@ -5,6 +5,7 @@ import { Link, useParams } from "react-router";
 import { useEvent } from "../../api/queries";
 import type { Scan, StoredEvent } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
+import { Head } from "../../parts/Head";
 import { Isolation } from "../../parts/Isolation";
 import { Empty, Failure, Waiting } from "../../parts/Notice";
 import { Plain } from "../../parts/Plain";
@@ -38,25 +39,25 @@ function Detail({ event, scan }: { event: StoredEvent; scan: Scan }) {
   return (
     <div className="page">
       <Isolation host={event.host_id} />
-      <header className="head">
-        <div className="title">
-          <Link to="/scans" className="back">
-            {t("menu.scans")}
-          </Link>
-          <h1>
+      <Head
+        to="/scans"
+        back={t("menu.scans")}
+        title={
+          <>
             <ScanState state={scan.state} /> {t("scans.of", { scope: t(`scope.${scan.scope ?? ""}`, { defaultValue: scan.scope ?? "" }) })}
-          </h1>
-          <p className="dim">
-            <Link to={`/hosts/${event.host_id}`}>
-              <Plain text={event.host} most={80} />
-            </Link>
-            {" · "}
-            <Plain text={scan.schedule ?? scan.started_by ?? ""} most={120} />
-            {" · "}
-            <Time ms={event.time_ms} />
-          </p>
-        </div>
-      </header>
+          </>
+        }
+      >
+        <p className="dim">
+          <Link to={`/hosts/${event.host_id}`}>
+            <Plain text={event.host} most={80} />
+          </Link>
+          {" · "}
+          <Plain text={scan.schedule ?? scan.started_by ?? ""} most={120} />
+          {" · "}
+          <Time ms={event.time_ms} />
+        </p>
+      </Head>
       <div className="tiles">
         {tiles.map(([name, value, mark]) => (
           <div key={name} className={`tile ${mark}`}>

@@ -8,6 +8,7 @@ import { post } from "../../api/client";
 import { queries, useTask } from "../../api/queries";
 import type { Task } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
+import { Head } from "../../parts/Head";
 import { Icon } from "../../parts/Icon";
 import { Isolation } from "../../parts/Isolation";
 import { Stage } from "../../parts/Marks";
@@ -46,25 +47,25 @@ function Detail({ task }: { task: Task }) {
   return (
     <div className="page">
       <Isolation host={task.host_id} />
-      <header className="head">
-        <div className="title">
-          <Link to="/tasks" className="back">
-            {t("menu.tasks")}
-          </Link>
-          <h1>
+      <Head
+        to="/tasks"
+        back={t("menu.tasks")}
+        title={
+          <>
             <Stage task={task} /> {t(`action.${task.action.action}`)}
-          </h1>
-          <p className="dim">
-            <Link to={`/hosts/${task.host_id}`}>
-              <Plain text={task.host} most={80} />
-            </Link>
-            {" · "}
-            <Plain text={task.filed_by} most={60} />
-            {" · "}
-            <Time ms={task.filed_ms} />
-          </p>
-        </div>
-      </header>
+          </>
+        }
+      >
+        <p className="dim">
+          <Link to={`/hosts/${task.host_id}`}>
+            <Plain text={task.host} most={80} />
+          </Link>
+          {" · "}
+          <Plain text={task.filed_by} most={60} />
+          {" · "}
+          <Time ms={task.filed_ms} />
+        </p>
+      </Head>
       {operator && (
         <div className="actions">
           {task.file_size !== null && task.file_size !== undefined && (
