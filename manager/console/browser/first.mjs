@@ -63,7 +63,7 @@ await run(async (page) => {
   await page.getByText("What works, and what shows it").waitFor();
   await shots(page, "host");
   await page.getByRole("button", { name: "List processes" }).click();
-  await page.getByLabel("Reason").fill("a test");
+  await page.getByRole("dialog").getByLabel("Reason").fill("a test");
   await page.getByRole("button", { name: "List on 1 host" }).click();
   await page.getByRole("link", { name: "Look" }).click();
   await page.getByText("Verified").first().waitFor();

@@ -24,7 +24,7 @@ await run(async (page) => {
   check(await page.getByRole("button", { name: "Simulate", exact: true }).isDisabled(), "no order without host and reason");
   await page.getByRole("textbox", { name: "Host" }).click();
   await page.getByRole("option", { name: host }).click();
-  await page.getByLabel("Reason").fill("a test");
+  await page.getByRole("dialog").getByLabel("Reason").fill("a test");
   await shot(page, "simulate");
   await page.getByRole("button", { name: "Simulate", exact: true }).click();
   await page.getByText("Clear Command History has fired").waitFor();

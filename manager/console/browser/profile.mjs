@@ -52,7 +52,7 @@ await run(async (page) => {
   // Ended from here, and seen to end.
   await own.click();
   await page.getByRole("button", { name: "Kill process" }).click();
-  await page.getByLabel("Reason").fill("a test");
+  await page.getByRole("dialog").getByLabel("Reason").fill("a test");
   await page.getByRole("button", { name: "Kill it" }).click();
   await page.getByRole("link", { name: "Look" }).click();
   await page.getByText("Verified").first().waitFor();

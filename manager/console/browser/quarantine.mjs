@@ -24,7 +24,7 @@ await run(async (page) => {
 
   const order = async (button, send) => {
     await page.getByRole("button", { name: button, exact: true }).click();
-    await page.getByLabel("Reason", { exact: true }).fill("a test");
+    await page.getByRole("dialog").getByLabel("Reason", { exact: true }).fill("a test");
     await shot(page, `order-${button.toLowerCase().replaceAll(" ", "-")}`);
     await page.getByRole("button", { name: send }).click();
     await page.getByRole("dialog").waitFor({ state: "hidden" });
@@ -68,7 +68,7 @@ await run(async (page) => {
   await shot(page, "quarantine-bulk");
   await page.getByRole("region", { name: /chosen/ }).getByRole("button", { name: "Delete" }).click();
   await page.getByText("Nothing brings them back.").waitFor();
-  await page.getByLabel("Reason", { exact: true }).fill("a test");
+  await page.getByRole("dialog").getByLabel("Reason", { exact: true }).fill("a test");
   await page.getByRole("button", { name: /Delete \d+ files/ }).click();
   await page.getByText("Quarantine is empty").waitFor();
   await shot(page, "quarantine-empty");

@@ -24,7 +24,7 @@ await run(async (page) => {
     check(await page.getByRole("button", { name: "Scan 1 host" }).isDisabled(), "no scan of what is no path");
     await page.getByRole("textbox", { name: "Paths", exact: true }).fill(paths);
     await page.getByLabel("Share of a core, percent").fill(String(share));
-    await page.getByLabel("Reason", { exact: true }).fill("a test");
+    await page.getByRole("dialog").getByLabel("Reason", { exact: true }).fill("a test");
     await shot(page, "scan-start");
     await page.getByRole("button", { name: "Scan 1 host" }).click();
     await page.getByRole("dialog").waitFor({ state: "hidden" });
@@ -36,7 +36,7 @@ await run(async (page) => {
   await running.getByText(/running/).first().waitFor();
   await shots(page, "scans-running");
   await running.getByRole("button", { name: "Cancel", exact: true }).click();
-  await page.getByLabel("Reason", { exact: true }).fill("a test");
+  await page.getByRole("dialog").getByLabel("Reason", { exact: true }).fill("a test");
   await page.getByRole("dialog").getByRole("button", { name: "Cancel", exact: true }).last().click();
   await running.waitFor({ state: "hidden" });
   const row = (state) => page.getByRole("row").filter({ hasText: state }).filter({ hasText: host }).first();

@@ -71,7 +71,7 @@ await run(async (page) => {
   await line.getByRole("button").first().click();
   await menu("process.exe").click();
   await page.getByRole("menuitem", { name: "Collect file" }).click();
-  check((await page.getByLabel("Path").inputValue()).startsWith("/"), "the path is there");
+  check((await page.getByRole("dialog").getByLabel("Path").inputValue()).startsWith("/"), "the path is there");
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "hidden" });
 
@@ -79,7 +79,7 @@ await run(async (page) => {
   await page.getByRole("button", { name: "Saved" }).click();
   await page.getByText("They are kept in this browser only.").waitFor();
   await page.getByRole("menuitem", { name: "Save this search…" }).click();
-  await page.getByLabel("Name").fill("my <b>marker</b>");
+  await page.getByRole("dialog").getByLabel("Name").fill("my <b>marker</b>");
   await page.getByRole("button", { name: "Save", exact: true }).click();
   await page.goto(`${BASE}/search`);
   await page.getByRole("button", { name: "Saved" }).click();
