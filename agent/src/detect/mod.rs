@@ -19,6 +19,7 @@ mod reach;
 pub mod rules;
 pub mod simulate;
 pub mod state;
+mod texts;
 pub mod view;
 mod watched;
 mod witness;

@@ -4,23 +4,19 @@
 //! that is named is evaluated whole. Texts are searched in lower case, as the rules' own
 //! comparison has them; a rule that minds the case is named too often and then does not match.
 //!
-//! Names of programs, which most rules ask for, are looked up by what stands behind their last
-//! slash; only what may stand anywhere is searched byte by byte. What is the same in all events
-//! of a log source is decided when the rules are read, and how a field is taken from an event.
+//! What is the same in all events of a log source is decided when the rules are read, and how a
+//! field is taken from an event.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use aho_corasick::automaton::Automaton;
-use aho_corasick::dfa::DFA;
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, PatternID};
-use foldhash::fast::FixedState;
 use rsigma_eval::CompiledRule;
 use rsigma_eval::event::EventValue;
 
 use super::audit;
+use super::texts::{Place, Texts};
 use super::view::{Fact, Source, View};
-use super::witness::{self, CLAUSES_MAX, Clause, Place, Sign};
+use super::witness::{self, CLAUSES_MAX, Clause, Sign};
 
 /// The rules of one log source.
 ///
@@ -37,36 +33,7 @@ struct FieldIndex {
     fact: Fact,
     present: Vec<u32>,
     numbers: Vec<(f64, u32)>,
-    texts: Option<TextIndex>,
-}
-
-#[derive(Default)]
-struct TextIndex {
-    /// By the whole field.
-    whole: ByText<u32>,
-    /// By what stands behind the last slash, for texts with a slash that end a field.
-    tails: ByText<(String, u32)>,
-    /// Texts that a field begins with.
-    starts: Vec<(String, u32)>,
-    /// All others.
-    search: Option<Search>,
-    /// Of the search's texts: whether it must end the field, and its mark.
-    meanings: Vec<Vec<(bool, u32)>>,
-}
-
-/// Nothing but the rules' texts is ever put in, so that nobody can choose keys that collide.
-#[derive(Default)]
-struct ByText<T> {
-    table: HashMap<String, Vec<T>, FixedState>,
-    /// A bit for each length that a key has, the last one for all longer ones.
-    lengths: u64,
-}
-
-enum Search {
-    /// A table of all transitions: one step a byte.
-    Table(Box<DFA>),
-    /// Where that would be too large.
-    Other(AhoCorasick),
+    texts: Option<Texts>,
 }
 
 const LONG_S: char = '\u{17f}';
@@ -76,11 +43,9 @@ const LONG_S: char = '\u{17f}';
 struct Wanted {
     present: Vec<u32>,
     numbers: Vec<(f64, u32)>,
-    texts: HashMap<String, Vec<(Place, u32)>>,
+    texts: HashSet<(String, Place, u32)>,
 }
 
-/// Bytes of one table; a field's texts are rarely a tenth of it.
-const TABLE_MAX: usize = 64 << 20;
 /// Words of marks that need no allocation: for 320 rules.
 const WORDS: usize = 5 * CLAUSES_MAX;
 
@@ -114,7 +79,7 @@ impl Prefilter {
         let mut indexes = Vec::new();
         for (name, wanted) in fields {
             if let Some(fact) = Fact::of(source, &name) {
-                indexes.push(FieldIndex::new(fact, wanted)?);
+                indexes.push(FieldIndex::new(fact, wanted));
             }
         }
         Ok(Self { begin, fields: indexes })
@@ -183,20 +148,17 @@ impl Wanted {
             Sign::Present => self.present.push(mark),
             Sign::Number(number) => self.numbers.push((*number, mark)),
             Sign::Text(text, place) => {
-                let marks = self.texts.entry(text.to_ascii_lowercase()).or_default();
-                if !marks.contains(&(*place, mark)) {
-                    marks.push((*place, mark));
-                }
+                self.texts.insert((text.to_ascii_lowercase(), *place, mark));
             }
         }
     }
 }
 
 impl FieldIndex {
-    fn new(fact: Fact, wanted: Wanted) -> Result<Self, String> {
+    fn new(fact: Fact, wanted: Wanted) -> Self {
         let Wanted { present, numbers, texts } = wanted;
-        let texts = if texts.is_empty() { None } else { Some(TextIndex::new(texts)?) };
-        Ok(Self { fact, present, numbers, texts })
+        let texts = (!texts.is_empty()).then(|| Texts::new(texts));
+        Self { fact, present, numbers, texts }
     }
 
     fn look_at(&self, value: &EventValue<'_>, marks: &mut [u64]) {
@@ -223,118 +185,24 @@ impl FieldIndex {
         if let Some(texts) = &self.texts
             && let Some(text) = value.as_str()
         {
-            texts.search(&text, marks);
+            search(texts, &text, marks);
         }
     }
 }
 
-impl<T> ByText<T> {
-    fn add(&mut self, key: &str, one: T) {
-        self.lengths |= Self::length(key);
-        self.table.entry(key.to_owned()).or_default().push(one);
+/// As the rules compare: in lower case, of all letters where there are others than ASCII's.
+fn search(texts: &Texts, text: &str, marks: &mut [u64]) {
+    let found = &mut |mark: u32| set(marks, mark as usize);
+    if !text.is_ascii() {
+        let lower = text.to_lowercase();
+        // The one other letter that a regular expression takes for ASCII's: it is lower
+        // case already.
+        if lower.contains(LONG_S) {
+            texts.search(&lower.replace(LONG_S, "s"), found);
+        }
+        texts.search(&lower, found);
     }
-
-    fn get(&self, key: &str) -> &[T] {
-        if self.lengths & Self::length(key) == 0 {
-            return &[];
-        }
-        self.table.get(key).map_or(&[], Vec::as_slice)
-    }
-
-    fn length(key: &str) -> u64 {
-        1 << key.len().min(63)
-    }
-}
-
-impl TextIndex {
-    fn new(texts: HashMap<String, Vec<(Place, u32)>>) -> Result<Self, String> {
-        let mut index = Self::default();
-        let mut patterns = Vec::new();
-        for (text, meanings) in texts {
-            let tail = text.rsplit_once('/').map(|(_, tail)| tail.to_owned());
-            let tail = tail.filter(|tail| !tail.is_empty());
-            let mut others = Vec::new();
-            for (place, mark) in meanings {
-                match (place, &tail) {
-                    (Place::Whole, _) => index.whole.add(&text, mark),
-                    (Place::Start, _) => index.starts.push((text.clone(), mark)),
-                    (Place::End, Some(tail)) => index.tails.add(tail, (text.clone(), mark)),
-                    (Place::End, None) => others.push((true, mark)),
-                    (Place::Anywhere, _) => others.push((false, mark)),
-                }
-            }
-            if !others.is_empty() {
-                patterns.push(text);
-                index.meanings.push(others);
-            }
-        }
-        if !patterns.is_empty() {
-            index.search = Some(Search::new(&patterns)?);
-        }
-        Ok(index)
-    }
-
-    /// As the rules compare: in lower case, of all letters where there are others than ASCII's.
-    fn search(&self, text: &str, marks: &mut [u64]) {
-        if !text.is_ascii() {
-            let lower = text.to_lowercase();
-            // The one other letter that a regular expression takes for ASCII's: it is lower
-            // case already.
-            if lower.contains(LONG_S) {
-                self.search_lower(&lower.replace(LONG_S, "s"), marks);
-            }
-            self.search_lower(&lower, marks);
-        }
-        self.search_lower(&ascii_lower(text), marks);
-    }
-
-    fn search_lower(&self, text: &str, marks: &mut [u64]) {
-        for mark in self.whole.get(text) {
-            set(marks, *mark as usize);
-        }
-        if self.tails.lengths != 0
-            && let Some((_, tail)) = text.rsplit_once('/')
-        {
-            let known = self.tails.get(tail).iter();
-            let fit = known.filter(|(end, _)| text.ends_with(end.as_str()));
-            fit.for_each(|(_, mark)| set(marks, *mark as usize));
-        }
-        for (start, mark) in &self.starts {
-            if text.starts_with(start.as_str()) {
-                set(marks, *mark as usize);
-            }
-        }
-        match &self.search {
-            Some(Search::Table(table)) => self.walk(table, text, marks),
-            Some(Search::Other(other)) => {
-                for hit in other.find_overlapping_iter(text) {
-                    self.note(hit.pattern(), hit.end() == text.len(), marks);
-                }
-            }
-            None => {}
-        }
-    }
-
-    /// Every match there is, overlapping ones too: a state knows all texts that end in it.
-    fn walk(&self, table: &DFA, text: &str, marks: &mut [u64]) {
-        let Ok(mut state) = table.start_state(Anchored::No) else { return };
-        for (at, byte) in text.bytes().enumerate() {
-            state = table.next_state(Anchored::No, state, byte);
-            if table.is_special(state) && table.is_match(state) {
-                for index in 0..table.match_len(state) {
-                    self.note(table.match_pattern(state, index), at + 1 == text.len(), marks);
-                }
-            }
-        }
-    }
-
-    fn note(&self, pattern: PatternID, at_end: bool, marks: &mut [u64]) {
-        for (must_end, mark) in &self.meanings[pattern.as_usize()] {
-            if at_end || !must_end {
-                set(marks, *mark as usize);
-            }
-        }
-    }
+    texts.search(&ascii_lower(text), found);
 }
 
 /// Upper case is rare: most texts are borrowed. No early end, so that whole words are compared.
@@ -343,18 +211,5 @@ fn ascii_lower(text: &str) -> Cow<'_, str> {
         Cow::Owned(text.to_ascii_lowercase())
     } else {
         Cow::Borrowed(text)
-    }
-}
-
-impl Search {
-    fn new(patterns: &[String]) -> Result<Self, String> {
-        match DFA::builder().build(patterns) {
-            Ok(table) if table.memory_usage() <= TABLE_MAX => Ok(Self::Table(Box::new(table))),
-            Ok(_) | Err(_) => AhoCorasick::builder()
-                .kind(Some(AhoCorasickKind::NoncontiguousNFA))
-                .build(patterns)
-                .map(Self::Other)
-                .map_err(|error| error.to_string()),
-        }
     }
 }

@@ -11,14 +11,7 @@ use regex_syntax::hir::{Hir, HirKind};
 use rsigma_eval::{CompiledDetection, CompiledDetectionItem, CompiledMatcher, CompiledRule};
 use rsigma_parser::{ConditionExpr, Quantifier};
 
-/// Where in a field the text stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Place {
-    Anywhere,
-    Whole,
-    Start,
-    End,
-}
+use super::texts::Place;
 
 /// One sign that a rule may match.
 #[derive(Debug, Clone, PartialEq)]
