@@ -29,8 +29,20 @@ const LONGEST_ERROR: usize = 1000;
 
 /// Why a document is no policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct PolicyError(String);
+#[error("{text}")]
+pub struct PolicyError {
+    text: String,
+    /// Line and column.
+    place: Option<(usize, usize)>,
+}
+
+impl PolicyError {
+    /// Line and column that are wrong, from 1, where it is one place.
+    #[must_use]
+    pub const fn place(&self) -> Option<(usize, usize)> {
+        self.place
+    }
+}
 
 /// A table that policies rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -173,7 +185,7 @@ impl Document {
     /// # Errors
     /// [`PolicyError`] with line, column and key.
     pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
-        let refuse = |why: String| Err(PolicyError(why));
+        let refuse = |text: String| Err(PolicyError { text, place: None });
         if bytes.len() > MAX_DOCUMENT {
             return refuse(format!("{} bytes; a policy has at most {MAX_DOCUMENT}", bytes.len()));
         }
@@ -182,17 +194,18 @@ impl Document {
             Err(error) => {
                 let before = &bytes[..error.valid_up_to()];
                 let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-                return refuse(format!("line {line}: not UTF-8"));
+                let text = format!("line {line}: not UTF-8");
+                return Err(PolicyError { text, place: Some((line, 1)) });
             }
         };
-        let document: Self = toml::from_str(text).map_err(|error| explain(&error))?;
+        let document: Self = toml::from_str(text).map_err(|error| explain(text, &error))?;
         document.check()?;
         Ok(document)
     }
 
     /// What no single value shows.
     fn check(&self) -> Result<(), PolicyError> {
-        let refuse = |why: String| Err(PolicyError(why));
+        let refuse = |text: String| Err(PolicyError { text, place: None });
         let schedules = self.scan.schedule.as_deref().unwrap_or_default();
         let off = self.models.off.as_deref().unwrap_or_default();
         for (key, count) in [
@@ -245,7 +258,7 @@ impl Document {
 }
 
 /// The parser's words, and why a table that the config has is none here.
-fn explain(error: &toml::de::Error) -> PolicyError {
+fn explain(document: &str, error: &toml::de::Error) -> PolicyError {
     const HOSTS_OWN: [&str; 14] = [
         "state_dir",
         "socket",
@@ -271,7 +284,12 @@ fn explain(error: &toml::de::Error) -> PolicyError {
     if let Some(key) = own {
         text = format!("{}\n{key} is each host's own: no policy can set it", text.trim_end());
     }
-    PolicyError(text.trim_end().to_owned())
+    let place = error.span().and_then(|span| document.get(..span.start)).map(|before| {
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.chars().rev().take_while(|sign| *sign != '\n').count() + 1;
+        (line, column)
+    });
+    PolicyError { text: text.trim_end().to_owned(), place }
 }
 
 macro_rules! some {
@@ -372,8 +390,11 @@ dhcp = ["192.0.2.1"]
             let error = refused(text);
             assert!(error.contains(named), "{text}: {error}");
         }
+        let wrong = Document::parse(b"# \xc3\xa9\n[scan]\n cpu_share = 0").expect_err("wrong");
+        assert_eq!(wrong.place(), Some((3, 14)), "{wrong}");
         let twice = "[[scan.schedule]]\nname = \"x\"\nkind = \"full\"\ncron = \"0 1 * * *\"\n";
-        assert!(refused(&twice.repeat(2)).contains("two of the name"));
+        let wrong = Document::parse(twice.repeat(2).as_bytes()).expect_err("twice");
+        assert!(wrong.to_string().contains("two of the name") && wrong.place().is_none());
     }
 
     #[test]

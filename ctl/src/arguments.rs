@@ -535,6 +535,12 @@ proxy --reason 'ticket 4711'\n  holdfast-ctl policies assign web --reason 'nobod
         #[command(flatten)]
         limit: Limit,
     },
+    /// Say what putting a document would say, and keep nothing.
+    #[command(after_help = "Example:\n  holdfast-ctl policies check web.toml")]
+    Check {
+        /// The document; - is standard input.
+        file: PathBuf,
+    },
     /// Put a new version; its roll-out begins.
     #[command(after_help = "Example:\n  holdfast-ctl policies put web web.toml --reason 'block'")]
     Put {

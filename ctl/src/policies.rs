@@ -80,6 +80,7 @@ pub(crate) async fn policies(session: &mut Session, command: Policies) -> Result
             pages::show(session, &path, &Query::new(), limit, VERSION_COLUMNS).await
         }
         Policies::Show { policy, version } => show(session, &policy, version).await,
+        Policies::Check { file } => check(session, &document(&file)?).await,
         Policies::Put { policy, file, reason, at_once } => {
             let body =
                 json!({ "document": document(&file)?, "reason": reason, "at_once": at_once });
@@ -131,6 +132,21 @@ fn course_body(course: &Course) -> Result<Map<String, Value>, CtlError> {
         body.insert("roll_back".to_owned(), roll_back.into());
     }
     Ok(body)
+}
+
+/// What putting a document would say.
+async fn check(session: &Session, document: &str) -> Result<u8, CtlError> {
+    let (path, body) = (format!("{PATH}/check"), json!({ "document": document }));
+    let said = session.client.call(Method::POST, &path, Some(&body)).await?;
+    if session.out.json {
+        session.out.json(&said)?;
+    } else {
+        let warnings = said["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        for warning in warnings {
+            session.out.line(&format!("warning: {warning}"))?;
+        }
+    }
+    said["error"].as_str().map_or(Ok(0), |why| Err(CtlError::Data(why.to_owned())))
 }
 
 /// A version's document, or the policy with its newest one.

@@ -13,6 +13,7 @@ use holdfast_tests::browser::Browser;
 use holdfast_tests::manager::Manager;
 use holdfast_tests::rest::{Place, Request};
 use holdfast_tests::scratch::Scratch;
+use holdfast_tests::terminal::Terminal;
 use holdfast_tests::{copy_program, eicar, require_root};
 use serde_json::{Value, json};
 
@@ -68,6 +69,15 @@ fn person(manager: &Manager, name: &str, role: &str) -> Result<()> {
     let token = session["token"].as_str().context("no token")?;
     ask("/api/v1/session/password", token, &json!({ "old": FIRST, "new": OWN }))?;
     Ok(())
+}
+
+/// Signs somebody in, for requests beside the browser's.
+fn token(manager: &Manager, name: &str) -> Result<String> {
+    let (path, body) = ("/api/v1/session", json!({ "name": name, "password": OWN }));
+    let request = Request { method: "POST", path, token: "", body: &body };
+    let (status, answer) = manager.place().ask(&request)?;
+    ensure!(status < 300, "{answer}");
+    Ok(answer["token"].as_str().context("no token")?.to_owned())
 }
 
 /// A manager, an agent that protects a file system, another file system that nobody watches, an
@@ -241,4 +251,94 @@ fn an_admin_keeps_users_tokens_and_channels_and_reads_the_audit_log() {
     let log = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = log.local_addr().expect("address").port().to_string();
     stage.run("admin.mjs", &[("HOOK", &port)], |step| bail!("nobody knows {step}"));
+}
+
+/// What a host calls itself: a picture with a script, were it markup.
+const HOSTNAME: &str = "web<img src=x onerror=alert(1)>";
+
+#[test]
+fn a_shell_is_typed_in_watched_lost_found_again_and_played_and_does_nothing_but_show() {
+    require_root();
+    // This thread's name, and that of what it starts, alone.
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).expect("a name of its own");
+    nix::unistd::sethostname(HOSTNAME).expect("a name");
+    let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
+    let shells = "[shell]\nmode = \"full\"\n";
+    let agent = Setup::protect([scratch.path()]).tables(shells).start().expect("agent");
+    let manager = Manager::start().expect("manager");
+    manager.enroll(&agent, &[]).expect("enrolled");
+    for (name, role) in [("ann", "admin"), ("bob", "operator"), ("vic", "viewer")] {
+        person(&manager, name, role).expect("person");
+    }
+    let Place::Https(address, _) = manager.place() else { panic!("not by HTTPS") };
+    let url = format!("https://{address}");
+    let words = [("URL", url.as_str()), ("USER", "ann"), ("PASSWORD", OWN), ("HOST", HOSTNAME)];
+    let browser = Browser::start("shells.mjs", "shells", &words).expect("browser");
+    let manager = RefCell::new(manager);
+    let mut terminal = None;
+    let ended = browser.run(|step| {
+        if step == "stop" {
+            manager.borrow_mut().kill()?;
+            return Ok(String::new());
+        }
+        if step == "start" {
+            manager.borrow_mut().run()?;
+            return Ok(String::new());
+        }
+        let manager = manager.borrow();
+        let join = |shell: &str, token: &str| {
+            let bearer = format!("Bearer {token}");
+            Terminal::join(manager.place(), shell, &[("authorization", &bearer)])
+        };
+        match step {
+            "permit" => {
+                let users = manager.get("/api/v1/users")?;
+                let ann = users.as_array().and_then(|all| all.iter().find(|u| u["name"] == "ann"));
+                let id = ann.and_then(|ann| ann["id"].as_str()).context("no ann")?;
+                let path = format!("/api/v1/users/{id}");
+                manager.ask("PATCH", &path, &json!({ "may_shell": true }))?;
+            }
+            "watch" => {
+                let list = manager.get("/api/v1/shells")?;
+                let shell = list["items"][0]["id"].as_str().context("no shell")?;
+                terminal = Some(join(shell, &token(&manager, "bob")?)?);
+            }
+            "unwatch" => terminal = None,
+            "open" => {
+                let token = token(&manager, "ann")?;
+                let host = manager.get("/api/v1/hosts")?["items"][0]["id"].clone();
+                let body = json!({ "host": host, "reason": "watched", "restricted": false });
+                let path = "/api/v1/shells";
+                let request = Request { method: "POST", path, token: &token, body: &body };
+                let (status, answer) = manager.place().ask(&request)?;
+                ensure!(status < 300, "{answer}");
+                let shell = answer["id"].as_str().context("no shell")?.to_owned();
+                let mut typed = join(&shell, &token)?;
+                typed.write("PS1=; echo shown-$((90+9))\r")?;
+                typed.wait("shown-99")?;
+                terminal = Some(typed);
+                return Ok(shell);
+            }
+            "type" => {
+                let typed = terminal.as_mut().context("nobody types")?;
+                typed.write("echo shown-$((90+10))\r")?;
+                typed.wait("shown-100")?;
+            }
+            "viewer" => return Ok(json!({ "name": "vic", "password": OWN }).to_string()),
+            other => bail!("nobody knows {other}"),
+        }
+        Ok(String::new())
+    });
+    ended.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+}
+
+#[test]
+fn a_policy_is_written_as_text_and_by_forms_rolled_out_compared_and_gone_back_from() {
+    let stage = Stage::new(OWN);
+    stage.run("policies.mjs", &[], |step| {
+        ensure!(step == "schedules", "nobody knows {step}");
+        let schedules = stage.agent.json(&["scans", "schedules", "list"])?;
+        let names: Vec<&str> = schedules.iter().filter_map(|one| one["name"].as_str()).collect();
+        Ok(names.join(" "))
+    });
 }

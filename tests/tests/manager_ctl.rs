@@ -271,6 +271,23 @@ fn enrollment_tokens_are_made_listed_and_taken_back_and_hostile_text_stays_text(
 }
 
 #[test]
+fn a_document_is_checked_at_its_place_and_nothing_is_kept() {
+    let manager = Manager::start().expect("manager");
+    let check = |document: &str| {
+        typed(ctl_as(&manager, manager.secret()), &["policies", "check", "-"], document)
+    };
+    let wrong = refused(&check("\n[on_access]\nmod = 1\n"), 78);
+    assert!(wrong.contains("line 3") && wrong.contains("unknown field"), "{wrong}");
+    let weak = check("[on_access]\nmode = \"detect\"\n");
+    assert!(weak.status.success(), "{}", text(&weak.stderr));
+    assert!(text(&weak.stdout).contains("warning: on_access.mode is detect"));
+    let body = json!({ "document": "# \u{e9}\n[scan]\n cpu_share = 0" });
+    let said = manager.post("/api/v1/policies/check", &body).expect("an answer");
+    assert_eq!((&said["line"], &said["column"]), (&json!(3), &json!(14)), "{said}");
+    assert_eq!(manager.get("/api/v1/policies").expect("policies"), json!([]));
+}
+
+#[test]
 fn alerts_events_and_hosts_are_shown_searched_and_changed() {
     let (scratch, _agent, manager, host) = host();
     let hostile = detect(&scratch, "a\u{1b}[2Jb\u{202e}c");

@@ -155,7 +155,11 @@ impl Shells {
         })?;
         let mode = if opening.restricted { "a restricted shell" } else { "a shell" };
         self.tell(&opening, "opened", &opening.reason, 0);
-        opened(&format!("{mode} is open on {}", terminal.name()));
+        let (idle, longest) = (self.config.idle.as_secs(), self.config.longest.as_secs());
+        opened(&format!(
+            "{mode} is open on {}; it ends when nobody types for {idle} s, and after {longest} s",
+            terminal.name()
+        ));
         tracing::warn!(task = %opening.task, by = opening.by, "{mode} is open");
         self.told.notify_one();
         let since = Instant::now();

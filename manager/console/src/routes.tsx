@@ -28,6 +28,11 @@ const Task = lazy(() => import("./pages/tasks/TaskPage"));
 const Profile = lazy(() => import("./pages/profile/ProfilePage"));
 const Models = lazy(() => import("./pages/models/ModelsPage"));
 const Model = lazy(() => import("./pages/models/ModelPage"));
+const Shells = lazy(() => import("./pages/shells/ShellsPage"));
+const Shell = lazy(() => import("./pages/shells/ShellPage"));
+const Policies = lazy(() => import("./pages/policies/PoliciesPage"));
+const Policy = lazy(() => import("./pages/policies/PolicyPage"));
+const PolicyEdit = lazy(() => import("./pages/policies/EditPage"));
 const Admin = lazy(() => import("./pages/admin/AdminPage"));
 
 export const ROUTES: Route[] = [
@@ -46,9 +51,14 @@ export const ROUTES: Route[] = [
   { path: "/hosts/:id/processes/:key", page: Profile },
   { path: "/tasks", page: Tasks, menu: { name: "tasks", icon: "tasks", key: "t" } },
   { path: "/tasks/:id", page: Task },
+  { path: "/shells", page: Shells, menu: { name: "shells", icon: "shells", key: "r" } },
+  { path: "/shells/:id", page: Shell },
   { path: "/account", page: Account },
   { path: "/models", page: Models, menu: { name: "models", icon: "models", key: "m" } },
   { path: "/models/:id", page: Model },
+  { path: "/policies", page: Policies, menu: { name: "policies", icon: "policies", key: "p" } },
+  { path: "/policies/:id", page: Policy },
+  { path: "/policies/:id/edit", page: PolicyEdit },
   { path: "/admin", page: Admin, menu: { name: "admin", icon: "admin", key: "d", admin: true } },
   { path: "/admin/:part", page: Admin },
 ];

@@ -116,6 +116,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("GET", "/api/v1/findings", LOOK),
     row("GET", "/api/v1/policies", LOOK),
     row("POST", "/api/v1/policies", ADMIN),
+    row("POST", "/api/v1/policies/check", ADMIN),
     row("GET", "/api/v1/policies/{id}", LOOK),
     row("PATCH", "/api/v1/policies/{id}", ADMIN),
     row("PUT", "/api/v1/policies/{id}/groups", ADMIN),

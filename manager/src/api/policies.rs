@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use holdfast_common::policy::Document;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -198,6 +199,26 @@ pub(super) struct DiffParams {
     to: Option<i64>,
 }
 
+/// A document that nobody has put yet.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CheckBody {
+    /// TOML; 64 KiB at most.
+    document: String,
+}
+
+/// What the manager says of a document.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CheckView {
+    /// Why it is no policy; nothing when it is one.
+    error: Option<String>,
+    /// Where, from 1; nothing where no single place is wrong.
+    line: Option<usize>,
+    column: Option<usize>,
+    /// What of it weakens hosts much.
+    warnings: Vec<String>,
+}
+
 /// What differs.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DiffView {
@@ -250,7 +271,7 @@ impl VersionView {
             why: version.why,
             host: version.host,
             warnings: whole.then(|| {
-                let parsed = holdfast_common::policy::Document::parse(version.document.as_bytes());
+                let parsed = Document::parse(version.document.as_bytes());
                 parsed.map(|document| document.warnings()).unwrap_or_default()
             }),
             document: whole.then_some(version.document),
@@ -411,6 +432,21 @@ pub(super) async fn version_put(
     let Put { version, warnings } = put;
     let view = VersionView { warnings: Some(warnings), ..VersionView::of(version, true) };
     Ok((StatusCode::CREATED, Json(view)))
+}
+
+/// Check a document as putting it would, and keep nothing.
+#[utoipa::path(post, path = "/api/v1/policies/check", tag = "policies", request_body = CheckBody,
+    responses((status = 200, body = CheckView), (status = 400, body = Problem)))]
+pub(super) async fn policy_check(Body(body): Body<CheckBody>) -> Json<CheckView> {
+    Json(match Document::parse(body.document.as_bytes()) {
+        Ok(document) => {
+            CheckView { error: None, line: None, column: None, warnings: document.warnings() }
+        }
+        Err(error) => {
+            let (line, column) = error.place().unzip();
+            CheckView { error: Some(error.to_string()), line, column, warnings: Vec::new() }
+        }
+    })
 }
 
 /// A version with its document.

@@ -47,6 +47,8 @@ pub(super) struct SessionView {
     name: String,
     /// viewer, operator or admin.
     role: &'static str,
+    /// May open remote shells; an API token needs the scope beside.
+    may_shell: bool,
     /// Nothing but a new password is taken.
     must_change_password: bool,
     /// For `Authorization: Bearer`, shown when signing in only. Browsers have the cookie.
@@ -59,6 +61,7 @@ impl SessionView {
         Self {
             name: principal.name.clone(),
             role: principal.role.name(),
+            may_shell: principal.may_shell,
             must_change_password: principal.must_change,
             token,
         }

@@ -2,7 +2,8 @@
 //!
 //! The terminal is a WebSocket. Binary frames are bytes of the terminal, in both directions. Text
 //! frames are JSON: to the manager `{"resize":[columns,rows]}`; from it `{"writes":true}` or `false`
-//! (whether what is typed here counts) and `{"closed":"why"}`, the last one.
+//! (whether what is typed here counts), `{"people":[{"name":"anna","writes":true}]}` (who looks,
+//! whenever that differs), `{"size":[columns,rows]}` (the same) and `{"closed":"why"}`, the last one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use super::access::{Caller, still_shell};
 use super::extract::{Body, Id, Page, PageParams, Params, PeriodParams};
 use super::problem::Problem;
 use super::tasks::{TaskParams, TaskView};
-use crate::app::{NewShell, Pen, Shown, Viewer};
+use crate::app::{NewShell, Pen, Person, Shown, Viewer};
 
 /// Bytes of a message from a browser.
 const MESSAGE: usize = 64 << 10;
@@ -58,6 +59,8 @@ pub(super) struct ShellBody {
     columns: Option<u16>,
     /// The same; 24 without it.
     rows: Option<u16>,
+    /// The alert that it belongs to.
+    alert: Option<Uuid>,
 }
 
 /// Shells that were opened in the period, newest first.
@@ -90,8 +93,9 @@ pub(super) async fn shell_open(
     Body(body): Body<ShellBody>,
 ) -> Result<impl IntoResponse, Problem> {
     let size = (body.columns.unwrap_or(80), body.rows.unwrap_or(24));
-    let ShellBody { host, reason, restricted, .. } = body;
-    let task = api.app.shell_open(NewShell { host, reason, restricted, size }, &who).await?;
+    let ShellBody { host, reason, restricted, alert, .. } = body;
+    let new = NewShell { host, reason, restricted, size, alert };
+    let task = api.app.shell_open(new, &who).await?;
     Ok((StatusCode::CREATED, Json(TaskView::of(task))))
 }
 
@@ -160,6 +164,12 @@ async fn show(mut viewer: Viewer, mut sink: SplitSink<WebSocket, Message>) {
             shown = viewer.next() => match shown {
                 Shown::Output(bytes) => (Message::Binary(bytes.into()), false),
                 Shown::Writes(writes) => (text(&json!({ "writes": writes })), false),
+                Shown::Size(columns, rows) => (text(&json!({ "size": [columns, rows] })), false),
+                Shown::People(people) => {
+                    let show = |one: &Person| json!({ "name": one.name, "writes": one.writes });
+                    let people: Vec<Value> = people.iter().map(show).collect();
+                    (text(&json!({ "people": people })), false)
+                }
                 Shown::Closed(why) => (text(&json!({ "closed": why })), true),
             },
             _ = pings.tick() => (Message::Ping(Vec::new().into()), false),

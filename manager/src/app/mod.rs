@@ -63,7 +63,7 @@ pub use overview::Overview;
 pub use policies::{Content, Course, PolicyDetail, Put, RolloutState, Steer};
 pub use quarantine::ITEM_STATES;
 pub use retention::{Keep, Retention};
-pub use shells::{NewShell, Pen, ShellError, ShellStream, Shown, Viewer};
+pub use shells::{NewShell, Pen, Person, ShellError, ShellStream, Shown, Viewer};
 pub use sign_in::{SignIn, SignInError};
 pub(crate) use tasks::redacted;
 pub use tasks::{Filed, NewOrder, TaskOrder, TaskSignal};

@@ -106,6 +106,7 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
         ("POST", "/api/v1/notifications/{id}/test") => None,
         // Taken as JSON, refused as a policy.
         ("POST", "/api/v1/policies") => Some(json!({"name": ""})),
+        ("POST", "/api/v1/policies/check") => Some(json!({"document": ""})),
         ("PATCH", "/api/v1/policies/{id}") => Some(json!({"soak_s": 1})),
         ("PUT", "/api/v1/policies/{id}/groups") => Some(json!({"groups": [], "reason": "x"})),
         ("POST", "/api/v1/policies/{id}/versions") => Some(json!({"document": "", "reason": "x"})),

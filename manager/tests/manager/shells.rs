@@ -7,7 +7,7 @@ use holdfast_common::link::wire::{ShellInput, ShellOutput};
 use holdfast_common::link::{SHELL_PART, SHELL_WINDOW};
 use holdfast_common::task::{Progress, Stage};
 use holdfast_manager::app::{
-    App, AppError, NewShell, Principal, Role, ShellStream, Shown, UserEdit, Viewer,
+    App, AppError, NewShell, Person, Principal, Role, ShellStream, Shown, UserEdit, Viewer,
 };
 use holdfast_manager::store::tasks::TaskFilter;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ async fn user(app: &App, name: &str) -> Principal {
 }
 
 fn wanted(host: Uuid) -> NewShell {
-    NewShell { host, reason: "why".to_owned(), restricted: false, size: (80, 24) }
+    NewShell { host, reason: "why".to_owned(), restricted: false, size: (80, 24), alert: None }
 }
 
 fn shows(task: Uuid, data: &[u8], offset: u64) -> ShellOutput {
@@ -44,12 +44,12 @@ async fn nothing(stream: &mut ShellStream) -> bool {
     tokio::time::timeout(Duration::from_millis(50), stream.next()).await.is_err()
 }
 
-/// What a viewer sees next; who types is passed over.
+/// What a viewer sees next; who looks and who types is passed over.
 async fn seen(viewer: &mut Viewer) -> Shown {
     loop {
         let shown = tokio::time::timeout(Duration::from_secs(10), viewer.next());
         match shown.await.expect("nothing is shown") {
-            Shown::Writes(_) => {}
+            Shown::Writes(_) | Shown::People(_) | Shown::Size(..) => {}
             shown @ (Shown::Output(_) | Shown::Closed(_)) => return shown,
         }
     }
@@ -94,6 +94,9 @@ on_both! {
         let mut types = app.shell_join(task, &ann).await.expect("join");
         assert_eq!(looks.next().await, Shown::Writes(false));
         assert_eq!(types.next().await, Shown::Writes(true));
+        let person = |name: &str, writes| Person { name: name.to_owned(), writes };
+        let people = Shown::People(vec![person("bob", false), person("ann", true)]);
+        assert_eq!((looks.next().await, types.next().await), (people.clone(), people));
         assert_eq!((seen(&mut looks).await, seen(&mut types).await), (output("one"), output("one")));
         // Sent twice is shown once; another host's is refused.
         app.shell_output(host, shows(task, b"netwo", 1)).await.expect("taken");
@@ -134,6 +137,8 @@ on_both! {
         let mut again = app.shell_join(task, &ann).await.expect("join");
         assert_eq!(again.next().await, Shown::Writes(true));
         assert_eq!(types.next().await, Shown::Writes(false));
+        let people = vec![person("bob", false), person("ann", false), person("ann", true)];
+        assert_eq!(types.next().await, Shown::People(people));
         assert!(!pen.write(b"x").await && again.pen().write(b"secret\r").await);
         // The end: how, the recording's name, the audit log; once.
         let last = ShellOutput { closed: true, why: "over".to_owned(), ..shows(task, b"", 6) };

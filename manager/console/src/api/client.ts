@@ -39,7 +39,7 @@ async function problem(response: Response): Promise<Problem> {
 /** Told when a request shows that nobody is signed in any more. */
 export const signedOut = new EventTarget();
 
-async function send<T>(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<T> {
+async function answer(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Response> {
   const init: RequestInit = { method, headers: { ...headers }, credentials: "same-origin" };
   if (body !== undefined) {
     init.body = JSON.stringify(body);
@@ -56,7 +56,22 @@ async function send<T>(method: string, path: string, body?: unknown, headers?: R
     if (failed.status === 401 && !path.startsWith("/api/v1/session")) signedOut.dispatchEvent(new Event("signedout"));
     throw failed;
   }
+  return response;
+}
+
+async function send<T>(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<T> {
+  const response = await answer(method, path, body, headers);
   return (response.status === 204 ? undefined : await response.json()) as T;
+}
+
+/** A file as text; nothing where it has more bytes than that. */
+export async function getText(path: string, most: number): Promise<string | null> {
+  const response = await answer("GET", path);
+  if (Number(response.headers.get("content-length") ?? 0) > most) {
+    await response.body?.cancel();
+    return null;
+  }
+  return response.text();
 }
 
 export const get = <T>(path: string, params: Params = {}) => send<T>("GET", path + query(params));

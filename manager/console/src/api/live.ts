@@ -6,10 +6,11 @@
 import { useEffect, useSyncExternalStore } from "react";
 import { queries } from "./queries";
 
-type Noun = "alert" | "host" | "task";
+type Noun = "alert" | "host" | "task" | "policy";
+const NOUNS = ["alert", "host", "task", "policy"] as const;
 
 /** How often a noun's lists are asked for again at most, ms. Hosts change with each heartbeat. */
-const PACE: Record<Noun, number> = { alert: 250, task: 250, host: 2_000 };
+const PACE: Record<Noun, number> = { alert: 250, task: 250, host: 2_000, policy: 250 };
 /** How long a stream may be away before somebody is told, ms. */
 const PATIENCE = 1_500;
 /** Between two attempts of our own, where the browser makes none, ms. */
@@ -56,7 +57,7 @@ export class Live {
         this.again = setTimeout(() => this.source === source && this.open(), AGAIN);
       }
     };
-    for (const noun of ["alert", "host", "task"] as const) {
+    for (const noun of NOUNS) {
       source.addEventListener(noun, (event) => {
         const { id } = JSON.parse((event as MessageEvent<string>).data) as { id: string };
         this.note(noun, id);
@@ -77,7 +78,7 @@ export class Live {
 
   private everything() {
     void queries.invalidateQueries();
-    for (const listener of this.changed) for (const noun of ["alert", "host", "task"] as const) listener(noun, new Set());
+    for (const listener of this.changed) for (const noun of NOUNS) listener(noun, new Set());
   }
 
   private tell(lost: boolean) {
@@ -105,6 +106,7 @@ export class Live {
     for (const id of ids) void queries.invalidateQueries({ queryKey: [noun, id] });
     void queries.invalidateQueries({ queryKey: [`${noun}s`, "some"] });
     void queries.invalidateQueries({ queryKey: ["overview"] });
+    if (noun === "policy") void queries.invalidateQueries({ queryKey: ["policies"] });
     // An alert shows its tasks.
     if (noun === "task") void queries.invalidateQueries({ queryKey: ["alert"] });
     for (const listener of this.changed) listener(noun, ids);

@@ -1,6 +1,7 @@
 // What is asked of the API, by noun. Pages use these hooks and never a path of their own for reading.
 import { keepPreviousData, QueryClient, useQuery } from "@tanstack/react-query";
-import { get, Problem, type Params } from "./client";
+import { get, post, Problem, type Params } from "./client";
+import type { Policy, PolicyCheck, PolicyDiff, PolicyVersion, Rollout } from "./types";
 import type { Alert, AlertDetail, ApiToken, Host, Item, Model, ModelDetail, Overview, Page, Profile, Provider, Session, StoredEvent, Task, Totp } from "./types";
 
 export const queries = new QueryClient({
@@ -117,6 +118,45 @@ export const useModels = (params: Params) =>
 
 export const useModel = (id: string) =>
   useQuery({ queryKey: ["models", id], queryFn: () => get<ModelDetail>(`/api/v1/models/${id}`), refetchInterval: 15_000 });
+
+export const usePolicies = () => useQuery({ queryKey: ["policies"], queryFn: () => get<Policy[]>("/api/v1/policies"), refetchInterval: 15_000 });
+
+export const usePolicy = (id: string) => useQuery({ queryKey: ["policy", id], queryFn: () => get<Policy>(`/api/v1/policies/${id}`) });
+
+/** Newest first. */
+export const useVersions = (id: string) =>
+  useQuery({ queryKey: ["policy", id, "versions"], queryFn: () => get<Page<PolicyVersion>>(`/api/v1/policies/${id}/versions`, { limit: 100 }) });
+
+/** With its document, which never changes; how its roll-out goes is told by others. */
+export const useVersion = (id: string, version: number | undefined) =>
+  useQuery({
+    queryKey: ["policy-version", id, version],
+    queryFn: () => get<PolicyVersion>(`/api/v1/policies/${id}/versions/${version}`),
+    enabled: version !== undefined,
+    staleTime: Infinity,
+  });
+
+export const useDiff = (id: string, from: number, to: number) =>
+  useQuery({
+    queryKey: ["policy-diff", id, from, to],
+    queryFn: () => get<PolicyDiff>(`/api/v1/policies/${id}/diff`, { from, to }),
+    staleTime: Infinity,
+  });
+
+/** Hosts tell what they run by themselves, which the live view says of hosts alone. */
+export const useRollout = (id: string, wanted: boolean) =>
+  useQuery({ queryKey: ["policy", id, "rollout"], queryFn: () => get<Rollout>(`/api/v1/policies/${id}/rollout`), enabled: wanted, refetchInterval: 2_000 });
+
+/** What the manager says of a document that nobody has put yet. */
+export const useCheck = (document: string, wanted: boolean) =>
+  useQuery({
+    queryKey: ["policy-check", document],
+    queryFn: () => post<PolicyCheck>("/api/v1/policies/check", { document }),
+    enabled: wanted,
+    placeholderData: keepPreviousData,
+    staleTime: Infinity,
+    gcTime: 10_000,
+  });
 
 /** A list that is never long: all of it. */
 export const useAll = <T>(noun: "users" | "enrollment-tokens" | "notifications") =>

@@ -21,6 +21,8 @@ const PATHS = {
   events: "M9 9a3 3 0 0 1 6 0v6a3 3 0 0 1-6 0V9Zm0 1H5m4 4H4m5 3-3 3m9-10h4m-4 4h5m-5 3 3 3M9.5 6 8 4m6.5 2L16 4",
   quarantine: "M4 5h16v4H4V5Zm1 4h14v11H5V9Zm5 4h4",
   scans: "M4 8V4h4m8 0h4v4m0 8v4h-4M8 20H4v-4m0-4h16",
+  shells: "M4 5h16v14H4V5Zm3 4 3 3-3 3m5 0h4",
+  policies: "M6 3h9l4 4v14H6V3Zm3 7h6m-6 4h6m-6 4h3",
   star: "m12 4 2.5 5.2 5.5.8-4 4 1 5.8L12 17l-5 2.8 1-5.8-4-4 5.5-.8L12 4Z",
   right: "m9 6 6 6-6 6",
   offline: "M3 3l18 18M5 12a10 10 0 0 1 5-3m4 0a10 10 0 0 1 5 3M8.5 16a5 5 0 0 1 7 0M12 20v.5",

@@ -10,5 +10,5 @@ const ROLES = ["viewer", "operator", "admin"];
 export function useRole() {
   const session = useContext(SessionContext);
   const rank = ROLES.indexOf(session?.role ?? "");
-  return { name: session?.name ?? "", role: session?.role ?? "", operator: rank >= 1, admin: rank >= 2 };
+  return { name: session?.name ?? "", role: session?.role ?? "", operator: rank >= 1, admin: rank >= 2, shell: rank >= 1 && (session?.may_shell ?? false) };
 }

@@ -50,13 +50,17 @@ struct State {
     joined: bool,
     /// Who types.
     pen: Option<u64>,
-    viewers: usize,
+    /// Everybody who looks, by number, with his name.
+    viewers: Vec<(u64, String)>,
     numbers: u64,
     /// What was typed and is not sent; it begins at `sent`.
     typed: VecDeque<u8>,
     sent: u64,
     taken: u64,
+    /// What the host is to be told.
     size: Option<(u16, u16)>,
+    /// Columns and rows as they are.
+    screen: (u16, u16),
     close: Option<bool>,
     closed: Option<String>,
 }
@@ -68,8 +72,21 @@ pub enum Shown {
     Output(Vec<u8>),
     /// Whether this viewer types, from now on.
     Writes(bool),
+    /// Everybody who looks, this viewer too, and who of them types.
+    People(Vec<Person>),
+    /// Columns and rows of the terminal, from now on.
+    Size(u16, u16),
     /// How it ended; nothing follows.
     Closed(String),
+}
+
+/// One of those who look, as the others see him.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// As in the audit log.
+    pub name: String,
+    /// What he types counts.
+    pub writes: bool,
 }
 
 /// Somebody who looks, and perhaps types.
@@ -80,6 +97,10 @@ pub struct Viewer {
     at: u64,
     /// What was last said of who types.
     writes: Option<bool>,
+    /// What was last said of who looks.
+    people: Vec<Person>,
+    /// What was last said of the size.
+    screen: (u16, u16),
     changed: watch::Receiver<u64>,
 }
 
@@ -90,11 +111,22 @@ pub struct Pen {
     number: u64,
 }
 
+impl State {
+    fn people(&self) -> Vec<Person> {
+        let person = |(number, name): &(u64, String)| Person {
+            name: name.clone(),
+            writes: self.pen == Some(*number),
+        };
+        self.viewers.iter().map(person).collect()
+    }
+}
+
 impl Live {
     pub(super) fn new(
         (task, host): (Uuid, Uuid),
         recording: Recording,
         (replay, total): (Vec<u8>, u64),
+        screen: (u16, u16),
         stream: Arc<Notify>,
     ) -> Self {
         let state = State {
@@ -107,12 +139,13 @@ impl Live {
             hidden: false,
             joined: false,
             pen: None,
-            viewers: 0,
+            viewers: Vec::new(),
             numbers: 0,
             typed: VecDeque::new(),
             sent: 0,
             taken: 0,
             size: None,
+            screen,
             close: None,
             closed: None,
         };
@@ -224,14 +257,14 @@ impl Live {
     }
 
     /// One more viewer; of those who may type the last one does.
-    pub(super) fn join(self: &Arc<Self>, types: bool) -> Result<Viewer, &'static str> {
+    pub(super) fn join(self: &Arc<Self>, name: &str, types: bool) -> Result<Viewer, &'static str> {
         let mut state = self.state();
-        if state.viewers >= MOST_VIEWERS {
+        if state.viewers.len() >= MOST_VIEWERS {
             return Err("too many look at this shell already");
         }
-        state.viewers += 1;
         state.numbers += 1;
         let number = state.numbers;
+        state.viewers.push((number, name.to_owned()));
         // What comes until this is shown must still find room behind it.
         let replayed = state.replay.len().min(REPLAY - WINDOW);
         let at = state.total - replayed as u64;
@@ -244,6 +277,8 @@ impl Live {
             number,
             at,
             writes: None,
+            people: Vec::new(),
+            screen: (0, 0),
             changed: self.changed.subscribe(),
         };
         self.tell();
@@ -271,6 +306,15 @@ impl Viewer {
         if self.writes != Some(writes) {
             self.writes = Some(writes);
             return Some(Shown::Writes(writes));
+        }
+        let people = state.people();
+        if self.people != people {
+            self.people.clone_from(&people);
+            return Some(Shown::People(people));
+        }
+        if self.screen != state.screen {
+            self.screen = state.screen;
+            return Some(Shown::Size(self.screen.0, self.screen.1));
         }
         // What it has got by now was shown.
         if writes && self.at > state.read {
@@ -356,6 +400,7 @@ impl Pen {
             self.live.failed(&mut state, &error);
         }
         state.size = Some((columns, rows));
+        state.screen = (columns, rows);
         drop(state);
         self.live.tell();
         true
@@ -365,7 +410,7 @@ impl Pen {
 impl Drop for Viewer {
     fn drop(&mut self) {
         let mut state = self.live.state();
-        state.viewers = state.viewers.saturating_sub(1);
+        state.viewers.retain(|(number, _)| *number != self.number);
         if state.pen == Some(self.number) {
             state.pen = None;
             // Nobody holds the terminal up any more.

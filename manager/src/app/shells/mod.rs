@@ -24,7 +24,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-pub use self::live::{Pen, Shown, Viewer};
+pub use self::live::{Pen, Person, Shown, Viewer};
 
 use self::live::{Live, REPLAY};
 use self::recording::{FOLDER, Recording, folder_size};
@@ -53,6 +53,8 @@ pub struct NewShell {
     pub restricted: bool,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
+    /// The alert that it belongs to.
+    pub alert: Option<Uuid>,
 }
 
 /// Why an agent's message about a shell was not taken.
@@ -150,7 +152,7 @@ impl App {
             host: new.host,
             action: Action::Shell { restricted, columns, rows },
             reason: new.reason,
-            alert: None,
+            alert: new.alert,
             wait_s: Some(WAIT_S),
             key: None,
         };
@@ -169,7 +171,8 @@ impl App {
             let message = "there is no room for more recordings: [retention] file_mib".to_owned();
             return Err(AppError::Conflict(message));
         };
-        let live = Arc::new(Live::new((id, new.host), recording, (Vec::new(), 0), waker));
+        let live =
+            Arc::new(Live::new((id, new.host), recording, (Vec::new(), 0), (columns, rows), waker));
         self.0.shells.live().insert(id, live);
         match self.task_file_as(id, order, &who.actor).await {
             Ok(filed) => Ok(filed.task),
@@ -216,7 +219,7 @@ impl App {
         };
         // Tokens of the same user are the user too: a name has no blank in it.
         let opener = task.filed_by.split(" (token ").next() == Some(who.name.as_str());
-        live.join(opener).map_err(|why| AppError::Conflict(why.to_owned()))
+        live.join(&who.actor, opener).map_err(|why| AppError::Conflict(why.to_owned()))
     }
 
     /// A shell's task.
@@ -361,7 +364,11 @@ impl App {
         let most = usize::try_from(total).unwrap_or(usize::MAX);
         let over = shown.len().saturating_sub(most);
         shown.drain(..over);
-        let live = Arc::new(Live::new((id, host), recording, (shown, total), waker));
+        // As it began: who types says anew how large it is.
+        let action: serde_json::Value = serde_json::from_str(&task.action).unwrap_or_default();
+        let cells = |key: &str| action[key].as_u64().and_then(|count| u16::try_from(count).ok());
+        let screen = (cells("columns").unwrap_or(80), cells("rows").unwrap_or(24));
+        let live = Arc::new(Live::new((id, host), recording, (shown, total), screen, waker));
         Ok(Some(Arc::clone(self.0.shells.live().entry(id).or_insert(live))))
     }
 

@@ -111,14 +111,14 @@ export function Tokens() {
 function Form({ close }: { close: () => void }) {
   const { t } = useTranslation();
   const reason = useReason();
-  const { operator, admin } = useRole();
+  const { operator, admin, shell } = useRole();
   const [name, setName] = useState("");
   const [scopes, setScopes] = useState<string[]>(["read"]);
   const [days, setDays] = useState("90");
   const [made, setMade] = useState<ApiToken | null>(null);
   const [why, setWhy] = useState("");
   const [busy, setBusy] = useState(false);
-  const offered = ["read", "metrics", ...(operator ? ["respond"] : []), ...(admin ? ["administer"] : [])];
+  const offered = ["read", "metrics", ...(operator ? ["respond"] : []), ...(shell ? ["shell"] : []), ...(admin ? ["administer"] : [])];
   const send = async () => {
     setBusy(true);
     setWhy("");

@@ -101,11 +101,13 @@ function Edit({ user, close }: { user: User; close: () => void }) {
   const { send, busy, why } = useSend("users");
   const [role, setRole] = useState(user.role);
   const [disabled, setDisabled] = useState(user.disabled);
+  const [shell, setShell] = useState(user.may_shell);
   const [password, setPassword] = useState("");
   const [sure, setSure] = useState(false);
   const change = {
     ...(role === user.role ? {} : { role }),
     ...(disabled === user.disabled ? {} : { disabled }),
+    ...(shell === user.may_shell ? {} : { may_shell: shell }),
     ...(password === "" ? {} : { password }),
   };
   const act = async () => {
@@ -128,6 +130,7 @@ function Edit({ user, close }: { user: User; close: () => void }) {
       {user.name === name && <p className="effect">{t("users.self")}</p>}
       <RoleSelect value={role} set={setRole} />
       <Switch label={t("users.disabled")} description={t("users.disabledHint")} checked={disabled} onChange={(event) => setDisabled(event.currentTarget.checked)} />
+      <Switch label={t("users.shell")} description={t("users.shellHint")} checked={shell} onChange={(event) => setShell(event.currentTarget.checked)} />
       <PasswordInput label={t("users.newOneTime")} description={t("users.newOneTimeHint", { count: LEAST })} value={password} minLength={LEAST}
         autoComplete="new-password" onChange={(event) => setPassword(event.currentTarget.value)} />
       {user.second_factor && (

@@ -17,6 +17,7 @@ import { Plain } from "../../parts/Plain";
 import { Time } from "../../parts/Time";
 import { commandLine, visible } from "../../parts/visible";
 import { useRole } from "../../shell/session";
+import { OpenShell } from "../shells/OpenShell";
 import { useEdit } from "./actions";
 import { Evidence } from "./Evidence";
 
@@ -129,8 +130,9 @@ function ToProfile({ alert }: { alert: Alert }) {
 
 function Actions({ alert }: { alert: Alert }) {
   const { t } = useTranslation();
-  const { operator, name } = useRole();
+  const { operator, name, shell } = useRole();
   const { edit, take } = useEdit();
+  const [opening, setOpening] = useState(false);
   const [order, setOrder] = useState<Order | null>(null);
   const host = useHost(alert.host_id);
   if (!operator) return null;
@@ -184,7 +186,13 @@ function Actions({ alert }: { alert: Alert }) {
       <Button size="xs" variant="default" onClick={() => ask({ kind: "collect", path: program ?? "" })}>
         {t("order.collect.do")}
       </Button>
+      {shell && (
+        <Button size="xs" variant="default" disabled={!host.data?.connected} onClick={() => setOpening(true)}>
+          {t("shells.open")}
+        </Button>
+      )}
       <OrderDialog order={order} close={() => setOrder(null)} />
+      <OpenShell opened={opening} close={() => setOpening(false)} host={{ id: alert.host_id, name: alert.host }} alert={alert.id} />
     </div>
   );
 }

@@ -17,6 +17,7 @@ import { Plain } from "../../parts/Plain";
 import { Time } from "../../parts/Time";
 import { Why } from "../../parts/Why";
 import { useRole } from "../../shell/session";
+import { OpenShell } from "../shells/OpenShell";
 
 const SOME = 10;
 
@@ -86,6 +87,7 @@ function Detail({ host }: { host: Host }) {
                 [t("hosts.version"), text(host.version ?? host.facts.version)],
                 [t("host.mode"), text(status?.mode)],
                 [t("hosts.group"), text(host.group)],
+                [t("host.policy"), <OwnPolicy key="p" host={host} />],
                 [t("hosts.isolated"), host.isolated ? t("yes") : t("no")],
                 [t("hosts.bundle"), bundle?.loaded_ms ? <Time ms={bundle.loaded_ms} /> : null],
                 [t("host.rules"), bundle ? t("host.ruleCounts", { hashes: bundle.hashes ?? 0, yara: bundle.yara_rules ?? 0 }) : null],
@@ -105,9 +107,30 @@ function Detail({ host }: { host: Host }) {
   );
 }
 
+/** Which policy it is to run, and which version it says that it runs. */
+function OwnPolicy({ host }: { host: Host }) {
+  const { t } = useTranslation();
+  const { policy } = host;
+  if (!policy?.id) return <span className="dim">{t("host.noPolicy")}</span>;
+  return (
+    <>
+      <Link to={`/policies/${policy.id}`}>
+        <Plain text={policy.name ?? ""} most={80} />
+      </Link>{" "}
+      {policy.running_id === policy.id ? t("policies.runs", { version: policy.running }) : t("policies.runsNone")}
+      {policy.why && (
+        <small>
+          <Plain text={policy.why} most={300} />
+        </small>
+      )}
+    </>
+  );
+}
+
 function Actions({ host }: { host: Host }) {
   const { t } = useTranslation();
-  const { operator, admin } = useRole();
+  const { operator, admin, shell } = useRole();
+  const [opening, setOpening] = useState(false);
   const reason = useReason();
   const [order, setOrder] = useState<Order | null>(null);
   const [revoking, setRevoking] = useState(false);
@@ -142,6 +165,14 @@ function Actions({ host }: { host: Host }) {
       <Button size="xs" variant="default" onClick={() => ask({ kind: "diagnostics" })}>
         {t("order.diagnostics.do")}
       </Button>
+      {shell && (
+        <Button size="xs" variant="default" disabled={!host.connected} onClick={() => setOpening(true)}>
+          {t("shells.open")}
+        </Button>
+      )}
+      <Button size="xs" variant="subtle" component={Link} to={`/shells?host=${host.id}&period=all`}>
+        {t("shells.ofHost")}
+      </Button>
       {admin && (
         <>
           <span className="gap" />
@@ -152,6 +183,7 @@ function Actions({ host }: { host: Host }) {
       )}
       <Why opened={revoking} title={t("host.revoke")} effect={t("host.revokeEffect")} send={t("host.revoke")} close={() => setRevoking(false)} done={revoke} />
       <OrderDialog order={order} close={() => setOrder(null)} />
+      <OpenShell opened={opening} close={() => setOpening(false)} host={{ id: host.id, name: host.name }} />
     </div>
   );
 }

@@ -3,7 +3,7 @@ import { Button } from "@mantine/core";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
 import { Link, useParams } from "react-router";
-import { useModel, useSome } from "../../api/queries";
+import { useModel, usePolicies, useSome } from "../../api/queries";
 import type { Alert, ModelDetail, Task } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
 import { Head } from "../../parts/Head";
@@ -84,6 +84,7 @@ function Detail({ detail }: { detail: ModelDetail }) {
           </Card>
         </div>
         <div className="column">
+          <Switches model={model} />
           {detail.advice && (
             <Card title={t("alert.advice")}>
               <p className="text">{detail.advice}</p>
@@ -134,6 +135,39 @@ function Detail({ detail }: { detail: ModelDetail }) {
       </div>
       {operator && model.simulation && <Simulate opened={asks} simulation={model.simulation} close={() => setAsks(false)} />}
     </div>
+  );
+}
+
+/** Where the model is switched on and off: the policies, by what each of them says. */
+function Switches({ model }: { model: ModelDetail["model"] }) {
+  const { t } = useTranslation();
+  const { admin } = useRole();
+  const policies = usePolicies();
+  const list = policies.data ?? [];
+  return (
+    <Card title={t("model.switches")}>
+      {list.length === 0 ? (
+        <p className="hint dim padded">
+          {t("model.noPolicies")} <Link to="/policies">{t("menu.policies")}</Link>
+        </p>
+      ) : (
+        <ul className="list">
+          {list.map((policy) => (
+            <li key={policy.id}>
+              <Link to={admin ? `/policies/${policy.id}/edit?part=models&model=${encodeURIComponent(model.title)}` : `/policies/${policy.id}`}>
+                <span className="what">
+                  <Plain text={policy.name} most={80} />
+                  <small>
+                    <Plain text={policy.groups.join(", ")} most={120} />
+                  </small>
+                </span>
+                {t(admin ? "policies.edit" : "overview.all")}
+              </Link>
+            </li>
+          ))}
+        </ul>
+      )}
+    </Card>
   );
 }
 

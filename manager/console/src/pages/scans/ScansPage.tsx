@@ -51,6 +51,9 @@ export default function ScansPage() {
       <header className="head">
         <h1>{t("menu.scans")}</h1>
         <div className="actions">
+          <Button size="xs" variant="subtle" component={Link} to="/policies">
+            {t("scans.schedules")}
+          </Button>
           {operator && (
             <Button size="xs" onClick={() => setStarting(true)}>
               {t("scans.start")}

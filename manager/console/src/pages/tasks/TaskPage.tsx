@@ -66,6 +66,7 @@ function Detail({ task }: { task: Task }) {
           <Time ms={task.filed_ms} />
         </p>
       </Head>
+      {task.action.action === "shell" && <Link to={`/shells/${task.id}`}>{t("shells.toShell")}</Link>}
       {operator && (
         <div className="actions">
           {task.file_size !== null && task.file_size !== undefined && (
