@@ -83,7 +83,9 @@ pub fn heartbeat_unpack(came: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
     if came.first() != Some(&0x78) {
         return (came.len() <= MAX_HEARTBEAT).then_some(came.into());
     }
-    let mut json = Vec::with_capacity(16 << 10);
+    // Not 16 KiB: a stream's write buffer has them, of which it touches the first few hundred bytes.
+    // In a piece of memory that was full of a heartbeat before, all of them would stay resident.
+    let mut json = Vec::with_capacity(20 << 10);
     let mut unpacked = flate2::read::ZlibDecoder::new(came).take(MAX_HEARTBEAT as u64 + 1);
     unpacked.read_to_end(&mut json).ok()?;
     (json.len() <= MAX_HEARTBEAT).then_some(json.into())

@@ -181,8 +181,16 @@ fn descriptors_raise() {
     }
 }
 
+/// Of a stream's buffers the most is never touched; in huge pages all of it takes memory.
+fn huge_pages_off() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay");
+    }
+}
+
 async fn serve(config: &Config) -> anyhow::Result<()> {
     descriptors_raise();
+    huge_pages_off();
     // From the beginning on: whoever ends it as soon as it listens ends it in order.
     let mut terminate = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("wait for SIGINT")?;

@@ -98,7 +98,11 @@ impl App {
         heartbeat: &Heartbeat,
         reasons: Vec<Reason>,
     ) -> Result<(), StoreError> {
-        let json = serde_json::to_string(heartbeat)
+        let failed = |error| StoreError::corrupt("keep a heartbeat", error);
+        // As large as in `heartbeat_unpack`, for its reason; and not grown to it by copies.
+        let mut json = Vec::with_capacity(20 << 10);
+        serde_json::to_writer(&mut json, heartbeat).map_err(failed)?;
+        let json = String::from_utf8(json)
             .map_err(|error| StoreError::corrupt("keep a heartbeat", error))?;
         if json.len() > HEARTBEAT {
             return Err(StoreError::corrupt("keep a heartbeat", "more than 256 KiB"));

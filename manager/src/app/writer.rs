@@ -29,8 +29,13 @@ use crate::store::{Backend, Tx};
 pub(super) const JOBS: usize = 1024;
 /// Jobs of one transaction.
 const MOST_JOBS: usize = 256;
-/// Events of one transaction, about.
+/// Events of one transaction, about. On SQLite each ends with a part of the index of words, and
+/// parts are put together again and again: a few large ones cost a fifth less. Two of its
+/// statements for words.
 const MOST_EVENTS: usize = 4096;
+const MOST_EVENTS_SQLITE: usize = 12_000;
+/// Bytes of them, about.
+const MOST_BYTES: usize = 64 << 20;
 /// Writers on PostgreSQL.
 const WRITERS: usize = 4;
 /// How long signs of life are collected when nothing else waits.
@@ -74,6 +79,14 @@ impl Write {
         match self {
             Self::Events { detected, .. } => detected.len(),
             Self::Heartbeat { .. } | Self::Seen { .. } => 1,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Events { detected, .. } => detected.iter().map(|one| one.event.body.len()).sum(),
+            Self::Heartbeat { json, .. } => json.len(),
+            Self::Seen { .. } => 0,
         }
     }
 }
@@ -120,6 +133,10 @@ pub(super) fn spawn(app: &App, jobs: mpsc::Receiver<Job>, running: &mut JoinSet<
 
 async fn run(app: App, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
     let mut ending = app.ending();
+    let most_events = match app.store().backend() {
+        Backend::Sqlite => MOST_EVENTS_SQLITE,
+        Backend::Postgres => MOST_EVENTS,
+    };
     loop {
         let batch = {
             let mut jobs = jobs.lock().await;
@@ -132,7 +149,7 @@ async fn run(app: App, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
                 }
             };
             let Some(first) = first else { return };
-            collect(first, &mut jobs).await
+            collect(first, &mut jobs, most_events).await
         };
         batch_write(&app, batch).await;
     }
@@ -140,12 +157,12 @@ async fn run(app: App, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
 
 /// What is written together: all that waits. Signs of life alone are in no hurry; of a large fleet
 /// many come in the time that one flush takes.
-async fn collect(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
+async fn collect(first: Job, jobs: &mut mpsc::Receiver<Job>, most_events: usize) -> Vec<Job> {
     let end = Instant::now() + LINGER;
-    let mut events = first.write.events();
+    let (mut events, mut bytes) = (first.write.events(), first.write.bytes());
     let mut is_urgent = first.write.is_urgent();
     let mut batch = vec![first];
-    while batch.len() < MOST_JOBS && events < MOST_EVENTS {
+    while batch.len() < MOST_JOBS && events < most_events && bytes < MOST_BYTES {
         let job = match jobs.try_recv() {
             Ok(job) => job,
             Err(_) if is_urgent => break,
@@ -155,6 +172,7 @@ async fn collect(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Vec<Job> {
             },
         };
         events += job.write.events();
+        bytes += job.write.bytes();
         is_urgent |= job.write.is_urgent();
         batch.push(job);
     }
@@ -219,7 +237,7 @@ async fn once_write(app: &App, writes: &[&Write]) -> Result<Done, StoreError> {
     for write in writes {
         if let Write::Events { host, detected, refused } = write {
             for one in detected {
-                events.push(one.event.clone());
+                events.push(&one.event);
                 told.push((one.raise.as_ref(), one.item.as_ref()));
             }
             if *refused > 0 {
@@ -290,7 +308,7 @@ async fn seen_write(
 async fn events_write(
     app: &App,
     tx: &mut Tx,
-    events: &[NewEvent],
+    events: &[&NewEvent],
     told: &[(Option<&Raise>, Option<&ItemNews>)],
     now_ms: i64,
     done: &mut Done,

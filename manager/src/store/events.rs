@@ -4,8 +4,9 @@
 //! has goes to the next. So the same event of the same host finds itself, without an index of ids,
 //! and a host cannot stand in another's way.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::borrow::{Borrow, Cow};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
 use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
@@ -13,7 +14,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::index::Indexed;
-use super::{Backend, StoreError, Tx, clean, column, failed, id_value, placeholders, places};
+use super::{Backend, StoreError, Tx, clean, column, failed, id_value, places};
 
 /// Bits of a number below the time.
 const LOW: u32 = 19;
@@ -21,12 +22,16 @@ const LOW: u32 = 19;
 const LAST_MS: i64 = (1 << 43) - 1;
 /// Rows of one statement.
 const ROWS: usize = 256;
+const ROWS_POSTGRES: usize = 1024;
 /// Rows of one statement for SQLite's index of words; five values each, of at most 32,766.
 const TEXT_ROWS: usize = 6000;
 
+/// Parts the values of a column in what PostgreSQL gets. No JSON has it but escaped.
+const SEPARATOR: char = '\u{1e}';
+
 /// A statement's text.
 type Sql = Cow<'static, str>;
-type Insert<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
+type Insert = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 
 /// An event to be kept.
 #[derive(Debug, Clone)]
@@ -90,7 +95,10 @@ pub fn number_of(time_ms: i64, owner: i64, id: Uuid) -> i64 {
 ///
 /// # Errors
 /// [`StoreError`]; drop the transaction then.
-pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Placed>, StoreError> {
+pub async fn events_insert(
+    tx: &mut Tx,
+    events: &[impl Borrow<NewEvent> + Sync],
+) -> Result<Vec<Placed>, StoreError> {
     if tx.backend() == Backend::Postgres && events.len() >= ROWS {
         // A plan for each call, as searches need it, would be made with all values in it.
         sqlx::raw_sql("SET LOCAL plan_cache_mode = force_generic_plan")
@@ -98,6 +106,8 @@ pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Place
             .await
             .map_err(failed("store events"))?;
     }
+    let events: Vec<&NewEvent> = events.iter().map(Borrow::borrow).collect();
+    let events = events.as_slice();
     let mut placed: Vec<Option<Placed>> = vec![None; events.len()];
     // By number, which event of this call is to lie there.
     let mut wanted: HashMap<i64, usize> = HashMap::new();
@@ -110,7 +120,7 @@ pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Place
         let mut moved = Vec::new();
         let mut free = Vec::new();
         for (index, number) in open {
-            let event = &events[index];
+            let event = events[index];
             match wanted.get(&number).copied() {
                 // Whether that one comes to lie there is known after this round. Passing by now
                 // would be to pass by oneself, where it is this event that lies there.
@@ -134,7 +144,7 @@ pub async fn events_insert(tx: &mut Tx, events: &[NewEvent]) -> Result<Vec<Place
         free.retain(|(index, _)| placed[*index].is_none());
         let taken = taken(tx, &free).await?;
         for (index, number) in free {
-            let event = &events[index];
+            let event = events[index];
             match taken.get(&number) {
                 Some(same) if *same == (event.host, event.id) => {
                     placed[index] = Some(Placed { number, new: false });
@@ -183,26 +193,23 @@ async fn taken(
     Ok(found)
 }
 
-/// Puts events at free numbers; those that found their place.
+/// Puts events at free numbers; those that found their place. The next statement is made while the
+/// database works on one.
 async fn insert(
     tx: &mut Tx,
-    events: &[NewEvent],
+    events: &[&NewEvent],
     free: &[(usize, i64)],
 ) -> Result<Vec<(usize, i64)>, StoreError> {
-    let mut done = Vec::with_capacity(free.len());
-    for chunk in free.chunks(ROWS) {
-        let placed = match tx.backend() {
-            Backend::Sqlite => insert_sqlite(tx, events, chunk).await?,
-            Backend::Postgres => insert_postgres(tx, events, chunk).await?,
-        };
-        done.extend(placed);
-    }
-    if tx.backend() == Backend::Sqlite {
-        for chunk in done.chunks(TEXT_ROWS) {
-            insert_text(tx, events, chunk).await?;
+    match tx.backend() {
+        Backend::Sqlite => {
+            let done = insert_sqlite(tx, events, free).await?;
+            for chunk in done.chunks(TEXT_ROWS) {
+                insert_text(tx, events, chunk).await?;
+            }
+            Ok(done)
         }
+        Backend::Postgres => insert_postgres(tx, events, free).await,
     }
-    Ok(done)
 }
 
 /// `(?, ?), (?, ?)`, as SQLite likes it best (see [`places`]).
@@ -211,13 +218,7 @@ fn rows(count: usize, columns: usize) -> String {
     vec![row.as_str(); count].join(", ")
 }
 
-/// A statement for so many rows; the one for whole chunks is made once.
-fn statement(count: usize, whole: &'static LazyLock<String>, make: fn(usize) -> String) -> Sql {
-    if count == ROWS { Sql::Borrowed(whole.as_str()) } else { Sql::Owned(make(count)) }
-}
-
 static INSERT_SQLITE: LazyLock<String> = LazyLock::new(|| insert_sqlite_sql(ROWS));
-static INSERT_POSTGRES: LazyLock<String> = LazyLock::new(|| insert_postgres_sql(ROWS));
 
 fn insert_sqlite_sql(count: usize) -> String {
     format!(
@@ -234,46 +235,56 @@ fn insert_text_sql(count: usize) -> String {
     )
 }
 
-fn insert_postgres_sql(count: usize) -> String {
-    let values: Vec<_> = (0..count)
-        .map(|row| {
-            let first = row * 8 + 1;
-            format!("({}, CAST(${} AS TEXT)::tsvector)", placeholders(first, 7), first + 7)
-        })
-        .collect();
-    format!(
-        "INSERT INTO events (number, host, id, kind, received_ms, size, body, words) VALUES {} \
-         ON CONFLICT (number) DO NOTHING RETURNING number",
-        values.join(", ")
-    )
+/// The statement that is used all the time is made and prepared once.
+fn statement_sqlite(events: &[&NewEvent], chunk: &[(usize, i64)], more: &str) -> Insert {
+    let whole = chunk.len() == ROWS && more.is_empty();
+    let sql = if whole {
+        Sql::Borrowed(INSERT_SQLITE.as_str())
+    } else {
+        Sql::Owned(insert_sqlite_sql(chunk.len()) + more)
+    };
+    let query = sqlx::query(AssertSqlSafe(sql)).persistent(whole);
+    chunk.iter().fold(query, |query, (index, number)| {
+        let event = events[*index];
+        query
+            .bind(*number)
+            .bind(event.host)
+            .bind(id_value(event.id))
+            .bind(clean(&event.kind))
+            .bind(event.received_ms)
+            .bind(size(event))
+            .bind(clean(&event.body))
+    })
 }
 
 /// Each row that comes back wakes two threads, and most chunks find all places free: so which did
 /// is asked only when some did not, of the same statement again.
 async fn insert_sqlite(
     tx: &mut Tx,
-    events: &[NewEvent],
-    chunk: &[(usize, i64)],
+    events: &[&NewEvent],
+    free: &[(usize, i64)],
 ) -> Result<Vec<(usize, i64)>, StoreError> {
     let (begin, undo, end) = ("SAVEPOINT places", "ROLLBACK TO places", "RELEASE places");
-    let sql = statement(chunk.len(), &INSERT_SQLITE, insert_sqlite_sql);
-    let bound = |sql: Sql, persistent| {
-        let query = sqlx::query(AssertSqlSafe(sql)).persistent(persistent);
-        chunk.iter().fold(query, |query, (index, number)| row(query, *number, &events[*index]))
-    };
-    plain(tx, begin).await?;
-    let inserted = bound(sql.clone(), chunk.len() == ROWS).execute(tx.conn()).await;
-    let inserted = inserted.map_err(failed("store events"))?.rows_affected();
-    let done = if inserted == chunk.len() as u64 {
-        chunk.to_vec()
-    } else if inserted == 0 {
-        Vec::new()
-    } else {
-        plain(tx, undo).await?;
-        let again = Sql::Owned(format!("{sql} RETURNING number"));
-        returned(bound(again, false).fetch_all(tx.conn()).await, chunk)?
-    };
-    plain(tx, end).await?;
+    let mut done = Vec::with_capacity(free.len());
+    let mut chunks = free.chunks(ROWS);
+    let mut make = || chunks.next().map(|chunk| (chunk, statement_sqlite(events, chunk, "")));
+    let mut next = make();
+    while let Some((chunk, query)) = next {
+        plain(tx, begin).await?;
+        let inserted;
+        (inserted, next) = tokio::join!(query.execute(tx.conn()), async { make() });
+        let inserted = inserted.map_err(failed("store events"))?.rows_affected();
+        if inserted == chunk.len() as u64 {
+            done.extend_from_slice(chunk);
+        } else if inserted > 0 {
+            plain(tx, undo).await?;
+            let again = statement_sqlite(events, chunk, " RETURNING number");
+            let rows = again.fetch_all(tx.conn()).await.map_err(failed("store events"))?;
+            let numbers = rows.iter().map(|row| column(row, "number"));
+            done.extend(placed(numbers.collect::<Result<_, _>>()?, chunk));
+        }
+        plain(tx, end).await?;
+    }
     Ok(done)
 }
 
@@ -285,7 +296,7 @@ async fn plain(tx: &mut Tx, sql: &'static str) -> Result<(), StoreError> {
 /// the index being written out and put together with others.
 async fn insert_text(
     tx: &mut Tx,
-    events: &[NewEvent],
+    events: &[&NewEvent],
     done: &[(usize, i64)],
 ) -> Result<(), StoreError> {
     let mut query = sqlx::query(AssertSqlSafe(insert_text_sql(done.len()))).persistent(false);
@@ -301,48 +312,87 @@ async fn insert_text(
     query.execute(tx.conn()).await.map(drop).map_err(failed("index events"))
 }
 
-async fn insert_postgres(
-    tx: &mut Tx,
-    events: &[NewEvent],
-    chunk: &[(usize, i64)],
-) -> Result<Vec<(usize, i64)>, StoreError> {
-    let sql = statement(chunk.len(), &INSERT_POSTGRES, insert_postgres_sql);
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(chunk.len() == ROWS);
+/// A column is one text of all its values: thousands of parameters, and a list of values to be
+/// planned, would take the server a third of its time.
+const INSERT_POSTGRES: &str = "WITH done AS (\
+     INSERT INTO events (number, host, id, kind, received_ms, size, body, words) \
+     SELECT number, host, decode(id, 'hex'), COALESCE(kind, ''), received_ms, size, \
+     COALESCE(body, ''), COALESCE(words, '')::tsvector FROM (SELECT \
+     unnest(string_to_array(CAST($1 AS TEXT), chr(30))::bigint[]) AS number, \
+     unnest(string_to_array(CAST($2 AS TEXT), chr(30))::bigint[]) AS host, \
+     unnest(string_to_array(CAST($3 AS TEXT), chr(30))) AS id, \
+     unnest(string_to_array(CAST($4 AS TEXT), chr(30))) AS kind, \
+     unnest(string_to_array(CAST($5 AS TEXT), chr(30))::bigint[]) AS received_ms, \
+     unnest(string_to_array(CAST($6 AS TEXT), chr(30))::bigint[]) AS size, \
+     unnest(string_to_array(CAST($7 AS TEXT), chr(30))) AS body, \
+     unnest(string_to_array(CAST($8 AS TEXT), chr(30))) AS words) AS come \
+     ON CONFLICT (number) DO NOTHING RETURNING number) \
+     SELECT string_agg(CAST(number AS TEXT), ' ') AS numbers FROM done";
+
+fn statement_postgres(events: &[&NewEvent], chunk: &[(usize, i64)]) -> Insert {
+    let mut columns: [String; 8] = Default::default();
+    let bytes: usize = chunk.iter().map(|(index, _)| events[*index].body.len() + 1).sum();
+    columns[6].reserve(bytes);
     for (index, number) in chunk {
-        let event = &events[*index];
-        query = row(query, *number, event).bind(event.indexed.tsvector());
+        let event = events[*index];
+        if !columns[0].is_empty() {
+            columns.iter_mut().for_each(|column| column.push(SEPARATOR));
+        }
+        let [numbers, hosts, ids, kinds, received, sizes, bodies, words] = &mut columns;
+        // Writing to memory does not fail.
+        let _ = write!(numbers, "{number}");
+        let _ = write!(hosts, "{}", event.host);
+        let _ = write!(ids, "{}", event.id.as_simple());
+        separable(kinds, &event.kind);
+        let _ = write!(received, "{}", event.received_ms);
+        let _ = write!(sizes, "{}", size(event));
+        separable(bodies, &event.body);
+        event.indexed.tsvector(words);
     }
-    returned(query.fetch_all(tx.conn()).await, chunk)
+    columns.into_iter().fold(sqlx::query(INSERT_POSTGRES), |query, column| query.bind(column))
 }
 
-/// Which of a chunk found their place.
-fn returned(
-    rows: Result<Vec<sqlx::any::AnyRow>, sqlx::Error>,
-    chunk: &[(usize, i64)],
+/// Adds a text to its column. INVARIANT: what is added has no separator, whatever came, so that no
+/// event gets another's values.
+fn separable(column: &mut String, text: &str) {
+    let bytes = text.as_bytes();
+    if bytes.contains(&0) || bytes.contains(&(SEPARATOR as u8)) {
+        column.push_str(&text.replace(['\0', SEPARATOR], "\u{fffd}"));
+    } else {
+        column.push_str(text);
+    }
+}
+
+async fn insert_postgres(
+    tx: &mut Tx,
+    events: &[&NewEvent],
+    free: &[(usize, i64)],
 ) -> Result<Vec<(usize, i64)>, StoreError> {
-    let rows = rows.map_err(failed("store events"))?;
-    let by_number: HashMap<i64, usize> =
-        chunk.iter().map(|(index, number)| (*number, *index)).collect();
-    let mut done = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let number: i64 = column(row, "number")?;
-        if let Some(index) = by_number.get(&number) {
-            done.push((*index, number));
-        }
+    let mut done = Vec::with_capacity(free.len());
+    let mut chunks = free.chunks(ROWS_POSTGRES);
+    let mut make = || chunks.next().map(|chunk| (chunk, statement_postgres(events, chunk)));
+    let mut next = make();
+    while let Some((chunk, query)) = next {
+        let row;
+        (row, next) = tokio::join!(query.fetch_one(tx.conn()), async { make() });
+        let row = row.map_err(failed("store events"))?;
+        let numbers: Option<String> = column(&row, "numbers")?;
+        let numbers = numbers.unwrap_or_default();
+        let numbers: Result<Vec<i64>, _> =
+            numbers.split(' ').filter(|n| !n.is_empty()).map(str::parse).collect();
+        let numbers = numbers.map_err(|error| StoreError::corrupt("store events", error))?;
+        done.extend(placed(numbers, chunk));
     }
     Ok(done)
 }
 
-/// The seven columns that both databases have.
-fn row<'q>(query: Insert<'q>, number: i64, event: &NewEvent) -> Insert<'q> {
-    query
-        .bind(number)
-        .bind(event.host)
-        .bind(id_value(event.id))
-        .bind(clean(&event.kind))
-        .bind(event.received_ms)
-        .bind(size(event))
-        .bind(clean(&event.body))
+/// Which of a chunk found their place.
+fn placed(numbers: Vec<i64>, chunk: &[(usize, i64)]) -> Vec<(usize, i64)> {
+    if numbers.len() == chunk.len() {
+        return chunk.to_vec();
+    }
+    let numbers: HashSet<i64> = numbers.into_iter().collect();
+    chunk.iter().copied().filter(|(_, number)| numbers.contains(number)).collect()
 }
 
 fn size(event: &NewEvent) -> i64 {

@@ -373,10 +373,8 @@ impl Indexed {
         }
     }
 
-    /// PostgreSQL's `tsvector`, as its text: the weights A, B, C and D are the four fields.
-    #[must_use]
-    pub fn tsvector(&self) -> String {
-        let mut text = String::new();
+    /// Adds PostgreSQL's `tsvector`, as its text: the weights A, B, C and D are the four fields.
+    pub fn tsvector(&self, text: &mut String) {
         let mut position = 1;
         let fields =
             [('A', &self.cmdline), ('B', &self.path), ('C', &self.other), ('D', &self.facts)];
@@ -388,7 +386,6 @@ impl Indexed {
             }
             position = (position + 1).min(16_383);
         }
-        text
     }
 }
 

@@ -143,6 +143,13 @@ fn tsquery(expr: &Expr) -> String {
 const COLUMNS: &str = "e.number AS number, e.id AS id, h.id AS host, h.name AS host_name, \
                        e.kind AS kind, e.received_ms AS received_ms, e.body AS body";
 
+/// PostgreSQL: whether an event has the words of the fourth parameter.
+const WORDS: &str = "e.words @@ CAST($4 AS TEXT)::tsquery";
+/// So many of the newest events are looked through one by one, some 5 us each.
+const NEWEST: i64 = 20_000;
+/// Fewer than so many are found by the index of words and then sorted.
+const FEW: i64 = 10_000;
+
 impl Store {
     /// One page of events.
     ///
@@ -151,32 +158,109 @@ impl Store {
     pub async fn event_search(&self, search: &Search) -> Result<Vec<StoredEvent>, StoreError> {
         let (from, until) = numbers(search.from_ms, search.until_ms);
         let until = search.before.map_or(until, |before| before.min(until));
-        let plan = plan(&search.query, self.backend);
-        let (tables, condition, number) = match (&plan, self.backend) {
-            (Plan::All, _) => ("events e", "", "e.number"),
-            (Plan::Match(_), Backend::Sqlite) => (
-                "events_text t JOIN events e ON e.number = t.rowid",
-                "AND events_text MATCH $4",
-                "t.rowid",
-            ),
-            (Plan::Match(_), Backend::Postgres) => {
-                ("events e", "AND e.words @@ CAST($4 AS TEXT)::tsquery", "e.number")
+        let limit = i64::from(search.limit);
+        match plan(&search.query, self.backend) {
+            Plan::All => {
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM events e JOIN hosts h ON h.number = e.host \
+                     WHERE e.number >= $1 AND e.number < $2 ORDER BY e.number DESC LIMIT $3"
+                );
+                self.rows(sql, (from, until), limit, None).await
             }
-        };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM {tables} JOIN hosts h ON h.number = e.host \
-             WHERE {number} >= $1 AND {number} < $2 {condition} \
-             ORDER BY {number} DESC LIMIT $3"
+            Plan::Match(expression) => match self.backend {
+                Backend::Sqlite => {
+                    let sql = format!(
+                        "SELECT {COLUMNS} FROM events_text t JOIN events e ON e.number = t.rowid \
+                         JOIN hosts h ON h.number = e.host WHERE t.rowid >= $1 AND t.rowid < $2 \
+                         AND events_text MATCH $4 ORDER BY t.rowid DESC LIMIT $3"
+                    );
+                    self.rows(sql, (from, until), limit, Some(&expression)).await
+                }
+                Backend::Postgres => self.match_postgres(&expression, (from, until), limit).await,
+            },
+        }
+    }
+
+    /// PostgreSQL's planner guesses how many events have these words, and a wrong guess costs it a
+    /// walk over all events. So the newest are looked through one by one; what they do not answer is
+    /// rarer, and is asked of the index of words, unless it was frequent once.
+    async fn match_postgres(
+        &self,
+        expression: &str,
+        (from, until): (i64, i64),
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        // The inner limit also keeps the planner from the index of words.
+        let newest = format!(
+            "SELECT {COLUMNS} FROM (SELECT * FROM events WHERE number >= $1 AND number < $2 \
+             ORDER BY number DESC LIMIT {NEWEST}) e JOIN hosts h ON h.number = e.host \
+             WHERE {WORDS} ORDER BY e.number DESC LIMIT $3"
         );
-        // Only constants of this file are in it.
-        let query =
-            sqlx::query(AssertSqlSafe(sql)).bind(from).bind(until).bind(i64::from(search.limit));
-        let query = match plan {
-            Plan::All => query,
-            Plan::Match(expression) => query.bind(expression),
+        let mut found = self.rows(newest, (from, until), limit, Some(expression)).await?;
+        let edge = format!(
+            "SELECT number FROM events WHERE number >= $1 AND number < $2 \
+             ORDER BY number DESC OFFSET {} LIMIT 1",
+            NEWEST - 1
+        );
+        let more = limit - i64::try_from(found.len()).unwrap_or(limit);
+        let edge = if more > 0 { self.number(edge, (from, until), None).await? } else { None };
+        let Some(edge) = edge else { return Ok(found) };
+        let few = format!(
+            "SELECT COUNT(*) AS number FROM (SELECT 1 FROM events e \
+             WHERE e.number >= $1 AND e.number < $2 AND {WORDS} LIMIT {FEW}) few"
+        );
+        let few = self.number(few, (from, edge), Some(expression)).await?;
+        let rest = if few.is_some_and(|few| few < FEW) {
+            format!(
+                "WITH found AS MATERIALIZED (SELECT e.number FROM events e \
+                 WHERE e.number >= $1 AND e.number < $2 AND {WORDS}), \
+                 last AS MATERIALIZED (SELECT number FROM found ORDER BY number DESC LIMIT $3) \
+                 SELECT {COLUMNS} FROM last JOIN events e ON e.number = last.number \
+                 JOIN hosts h ON h.number = e.host ORDER BY e.number DESC"
+            )
+        } else {
+            format!(
+                "SELECT {COLUMNS} FROM events e JOIN hosts h ON h.number = e.host \
+                 WHERE e.number >= $1 AND e.number < $2 AND {WORDS} \
+                 ORDER BY e.number DESC LIMIT $3"
+            )
         };
+        found.extend(self.rows(rest, (from, edge), more, Some(expression)).await?);
+        Ok(found)
+    }
+
+    /// Events by a statement that takes first number, end, limit and, maybe, an expression.
+    async fn rows(
+        &self,
+        sql: String,
+        (from, until): (i64, i64),
+        limit: i64,
+        expression: Option<&str>,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        // Only constants of this file are in it.
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(from).bind(until).bind(limit);
+        if let Some(expression) = expression {
+            query = query.bind(expression.to_owned());
+        }
         let rows = query.fetch_all(&self.readers).await.map_err(failed("search events"))?;
         rows.iter().map(event).collect()
+    }
+
+    /// One number by a statement that takes first number, end and, maybe, an expression as the
+    /// fourth.
+    async fn number(
+        &self,
+        sql: String,
+        (from, until): (i64, i64),
+        expression: Option<&str>,
+    ) -> Result<Option<i64>, StoreError> {
+        // Only constants of this file are in it.
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(from).bind(until);
+        if let Some(expression) = expression {
+            query = query.bind(0_i64).bind(expression.to_owned());
+        }
+        let row = query.fetch_optional(&self.readers).await.map_err(failed("search events"))?;
+        row.as_ref().map(|row| column(row, "number")).transpose()
     }
 
     /// One event by its place.

@@ -54,6 +54,56 @@ on_both! {
         store.close().await;
     }
 
+    async fn no_byte_in_an_event_reaches_the_next_one(world: World) {
+        let host = world.host("web1").await;
+        let store = Store::open(world.settings.place.clone()).await.expect("store");
+        let number = store.host_get(host).await.expect("read").expect("host").number;
+        let bodies: Vec<String> = ["", "{}", "a\u{1e}b\u{1e}c", "\u{1e}", "", "\n\u{1f}", "NULL"]
+            .map(str::to_owned)
+            .into();
+        let made = |(at, body): (i64, &String)| NewEvent {
+            host: number,
+            id: Uuid::now_v7(),
+            time_ms: 1_700_000_000_000 + at,
+            kind: if at == 3 { String::new() } else { format!("kind{at}\u{1e}") },
+            received_ms: at,
+            body: body.clone(),
+            indexed: Indexed::default(),
+        };
+        // All together, and one without a body alone.
+        let many: Vec<NewEvent> = (0..).zip(&bodies).map(made).collect();
+        let alone = [made((100, &String::new()))];
+        for events in [&many[..], &alone[..]] {
+            let mut tx = store.begin().await.expect("begin");
+            let placed = events_insert(&mut tx, events).await.expect("insert");
+            tx.commit().await.expect("commit");
+            for (event, place) in events.iter().zip(placed) {
+                let kept = store.event_get(place.number).await.expect("read").expect("event");
+                assert_eq!((kept.id, kept.received_ms), (event.id, event.received_ms));
+                let same = |kept: &str, was: &str| {
+                    kept.replace('\u{fffd}', "\u{1e}") == was
+                };
+                assert!(same(&kept.body, &event.body), "{:?}", kept.body);
+                assert!(same(&kept.kind, &event.kind), "{:?}", kept.kind);
+            }
+        }
+        store.close().await;
+    }
+
+    async fn some_of_a_batch_being_there_already_changes_nothing_for_the_rest(world: World) {
+        let host = world.host("web1").await;
+        // More than one statement of either database takes.
+        let events: Vec<_> = (0..2500).map(|_| exec(&["ls"])).collect();
+        let every_third: Vec<_> = events.iter().step_by(3).cloned().collect();
+        world.store(host, &every_third).await;
+        world.store(host, &events).await;
+        assert_eq!(world.app.event_totals().await.expect("totals")[0].events, 2500);
+        assert_eq!(world.app.counters().events_doubled.get(), every_third.len() as u64);
+        let (first, last) = (&events[0], &events[2499]);
+        assert_eq!(world.find(&format!("id:{}", first.id)).await, [first.id]);
+        assert_eq!(world.find(&format!("id:{}", last.id)).await, [last.id]);
+    }
+
     async fn many_events_of_one_millisecond_all_find_a_place(world: World) {
         let host = world.host("web1").await;
         let mut events = Vec::new();

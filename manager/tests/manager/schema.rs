@@ -31,6 +31,26 @@ on_both! {
         assert_eq!(content(&pool).await, before);
         pool.close().await;
     }
+
+    async fn a_database_from_before_the_hosts_index_went_keeps_its_events(world: World) {
+        let host = world.host("web1").await;
+        let event = exec(&["ls"]);
+        world.store(host, std::slice::from_ref(&event)).await;
+        let pool = beside(&world).await;
+        // As version 8 left it.
+        for sql in [
+            "CREATE INDEX events_host ON events (host, number)",
+            "DELETE FROM _sqlx_migrations WHERE version = 10",
+        ] {
+            sqlx::query(sql).execute(&pool).await.expect("go back");
+        }
+        let store = Store::open(world.settings.place.clone()).await.expect("migrate");
+        assert_eq!(world.find("host:web1").await, [event.id]);
+        let again = "CREATE INDEX events_host ON events (host, number)";
+        sqlx::query(again).execute(&pool).await.expect("it is not there any more");
+        store.close().await;
+        pool.close().await;
+    }
 }
 
 /// A connection of the test's own.

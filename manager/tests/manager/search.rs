@@ -1,6 +1,11 @@
 //! The query language on both databases: the same answers, and no way out of it.
 
 use holdfast_common::event::{EventBody, NetworkEvent};
+use holdfast_manager::store::Store;
+use holdfast_manager::store::events::{NewEvent, events_insert};
+use holdfast_manager::store::index::Indexed;
+use holdfast_manager::store::search::Search;
+use uuid::Uuid;
 
 use crate::world::{World, event, exec, malware, model, on_both, process};
 
@@ -108,5 +113,50 @@ on_both! {
             assert_eq!(search(1_000_001, 2_000_000, text).await, 0);
             assert_eq!(search(0, 1_000_000, text).await, 0);
         }
+    }
+
+    async fn what_is_rare_and_what_was_frequent_once_are_found_behind_many_others(world: World) {
+        let host = world.host("web1").await;
+        let store = Store::open(world.settings.place.clone()).await.expect("store");
+        let host = store.host_get(host).await.expect("read").expect("host").number;
+        // More than PostgreSQL is asked to look through one by one, and more than it sorts.
+        let (frequent, all) = (11_000, 32_000);
+        for first in (0..all).step_by(4000) {
+            let events: Vec<NewEvent> = (first..first + 4000)
+                .map(|at: i64| NewEvent {
+                    host,
+                    id: Uuid::now_v7(),
+                    time_ms: 1_700_000_000_000 + at,
+                    kind: "exec".to_owned(),
+                    received_ms: at,
+                    body: "{}".to_owned(),
+                    indexed: Indexed {
+                        cmdline: format!("{} n{at}", if at < frequent { "once" } else { "now" }),
+                        ..Indexed::default()
+                    },
+                })
+                .collect();
+            let mut tx = store.begin().await.expect("begin");
+            events_insert(&mut tx, &events).await.expect("insert");
+            tx.commit().await.expect("commit");
+        }
+        let found = async |text: &str, before: Option<i64>| {
+            let query = holdfast_manager::query::parse(text).expect("query");
+            let search = Search { query, from_ms: 0, until_ms: i64::MAX, before, limit: 50 };
+            store.event_search(&search).await.expect("search")
+        };
+        let places = async |text: &str, before: Option<i64>| -> Vec<i64> {
+            found(text, before).await.iter().map(|event| event.received_ms).collect()
+        };
+        assert_eq!(places("n7", None).await, [7]);
+        assert_eq!(places("n7 OR n31999 OR n12000", None).await, [31_999, 12_000, 7]);
+        let newest: Vec<i64> = (frequent - 50..frequent).rev().collect();
+        assert_eq!(places("once", None).await, newest);
+        let first = found("now", None).await;
+        assert_eq!(first.last().map(|event| event.received_ms), Some(all - 50));
+        let next = places("now", first.last().map(|event| event.number)).await;
+        assert_eq!(next, (all - 100..all - 50).rev().collect::<Vec<_>>());
+        assert!(places("never", None).await.is_empty());
+        store.close().await;
     }
 }

@@ -121,6 +121,7 @@ struct Sender {
 impl Sender {
     fn new(stream: Stream, agent: usize) -> Self {
         let telemetry = Arc::new(Telemetry::new(&format!("host{agent}")));
+        stream.live();
         Self { stream, telemetry, agent: agent as u64, began_ms: now_ms(), last: 0 }
     }
 

@@ -71,6 +71,23 @@ pub struct Stream {
     heartbeat: Duration,
 }
 
+impl Stream {
+    /// Sends a heartbeat as often as the manager wants one, until the stream is over: who has
+    /// nothing to tell lives too.
+    pub fn live(&self) {
+        let (out, mut ticks) = (self.out.clone(), tokio::time::interval(self.heartbeat));
+        tokio::spawn(async move {
+            loop {
+                ticks.tick().await;
+                let beat = from_agent::Message::Heartbeat(content::heartbeat(now_ms()));
+                if out.send(message(beat)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
 impl Target {
     /// This manager.
     ///
