@@ -14,7 +14,7 @@ pub use holdfast_common::config::ConfigError;
 pub use holdfast_common::policy::Table;
 use holdfast_common::settings;
 pub use holdfast_common::settings::{
-    ByteSize, Mode, Protect, Response, Responses, ScheduleEntry, split_endpoint,
+    ByteSize, Mode, Protect, Response, Responses, ScheduleEntry, ShellMode, split_endpoint,
 };
 use holdfast_common::verdict::{Decision, FailureReason};
 use serde::{Deserialize, Deserializer};
@@ -256,10 +256,10 @@ pub struct Shell {
     /// What this host allows, whatever its manager asks for.
     pub mode: ShellMode,
     /// One where nobody types for so long is closed. 5 s to a day.
-    #[serde(rename = "idle_s", deserialize_with = "seconds")]
+    #[serde(rename = "idle_s", deserialize_with = "settings::shell_time")]
     pub idle: Duration,
     /// One is closed after so long, whoever types. 5 s to a day.
-    #[serde(rename = "longest_s", deserialize_with = "seconds")]
+    #[serde(rename = "longest_s", deserialize_with = "settings::shell_time")]
     pub longest: Duration,
 }
 
@@ -268,18 +268,6 @@ impl Default for Shell {
         let (idle, longest) = (Duration::from_secs(600), Duration::from_secs(14_400));
         Self { mode: ShellMode::Restricted, idle, longest }
     }
-}
-
-/// `[shell] mode`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ShellMode {
-    /// None.
-    Off,
-    /// The fixed commands alone.
-    Restricted,
-    /// Root's own shell too.
-    Full,
 }
 
 /// `[policy]`
@@ -382,15 +370,6 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         Ok(Duration::from_secs(seconds))
     } else {
         Err(serde::de::Error::custom("interval_s must be 5 to 86400"))
-    }
-}
-
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let seconds = u64::deserialize(deserializer)?;
-    if (5..=86_400).contains(&seconds) {
-        Ok(Duration::from_secs(seconds))
-    } else {
-        Err(serde::de::Error::custom("5 to 86400 seconds"))
     }
 }
 

@@ -15,8 +15,8 @@ use globset::GlobSet;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::settings::{
-    self, ByteSize, Mode, Protect, Responses, ScheduleEntry, cpu_share, deadline, endpoints, globs,
-    places, sha256_list,
+    self, ByteSize, Mode, Protect, Responses, ScheduleEntry, ShellMode, cpu_share, deadline,
+    endpoints, globs, places, sha256_list, shell_time,
 };
 use crate::verdict::{Decision, FailureReason};
 
@@ -58,12 +58,14 @@ pub enum Table {
     Models,
     /// `[isolation]`
     Isolation,
+    /// `[shell]`
+    Shell,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::OnAccess, Self::Scan, Self::Quarantine, Self::Models, Self::Isolation];
+    pub const ALL: [Self; 6] =
+        [Self::OnAccess, Self::Scan, Self::Quarantine, Self::Models, Self::Isolation, Self::Shell];
 
     /// As in the document.
     #[must_use]
@@ -74,6 +76,7 @@ impl Table {
             Self::Quarantine => "quarantine",
             Self::Models => "models",
             Self::Isolation => "isolation",
+            Self::Shell => "shell",
         }
     }
 }
@@ -92,6 +95,8 @@ pub struct Document {
     pub models: Models,
     /// `[isolation]`
     pub isolation: Isolation,
+    /// `[shell]`
+    pub shell: Shell,
 }
 
 /// `[on_access]`
@@ -177,6 +182,20 @@ pub struct Isolation {
     pub allow: Option<Vec<String>>,
     /// DHCP servers that may be asked.
     pub dhcp: Option<Vec<IpAddr>>,
+}
+
+/// `[shell]`: narrower than the host's own config, never wider.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shell {
+    /// Which shells may be opened.
+    pub mode: Option<ShellMode>,
+    /// One where nobody types for so long is closed.
+    #[serde(rename = "idle_s", deserialize_with = "shell_time_some")]
+    pub idle: Option<Duration>,
+    /// One is closed after so long, whoever types.
+    #[serde(rename = "longest_s", deserialize_with = "shell_time_some")]
+    pub longest: Option<Duration>,
 }
 
 impl Document {
@@ -308,6 +327,7 @@ some! {
     rescan_limit_some = settings::rescan_limit => u64;
     places_some = places => Vec<PathBuf>;
     endpoints_some = endpoints => Vec<String>;
+    shell_time_some = shell_time => Duration;
 }
 
 #[cfg(test)]
@@ -348,10 +368,15 @@ off = ["Cron"]
 [isolation]
 allow = ["[2001:db8::1]:443"]
 dhcp = ["192.0.2.1"]
+[shell]
+mode = "restricted"
+idle_s = 60
 "#;
         let document = Document::parse(text.as_bytes()).expect("a policy");
         assert_eq!(document.on_access.mode, Some(Mode::Detect));
         assert_eq!(document.on_access.deadline, Some(Duration::from_millis(500)));
+        assert_eq!(document.shell.mode, Some(ShellMode::Restricted));
+        assert_eq!(document.shell.idle, Some(Duration::from_secs(60)));
         assert_eq!(document.scan.schedule.map(|list| list.len()), Some(1));
         let empty = Document::parse(b"").expect("nothing is ruled");
         assert!(empty.on_access.mode.is_none() && empty.isolation.allow.is_none());
@@ -386,6 +411,8 @@ dhcp = ["192.0.2.1"]
             ("[[scan.schedule]]\nname = \"x\"\nkind = \"full\"\ncron = \"99 * * * *\"", "minute"),
             ("[models.response]\nx = \"explode\"", "kill"),
             ("[isolation]\nallow = [\"nowhere\"]", "is not an endpoint"),
+            ("[shell]\nmode = \"root\"", "unknown variant `root`"),
+            ("[shell]\nidle_s = 4", "5 to 86400"),
         ] {
             let error = refused(text);
             assert!(error.contains(named), "{text}: {error}");

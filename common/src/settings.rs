@@ -71,6 +71,30 @@ impl Response {
     }
 }
 
+/// `[shell] mode`, from the narrowest to the widest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShellMode {
+    /// None.
+    Off,
+    /// The fixed commands alone.
+    Restricted,
+    /// Root's own shell too.
+    Full,
+}
+
+impl ShellMode {
+    /// As in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Restricted => "restricted",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// One response or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Responses(pub Vec<Response>);
@@ -174,6 +198,19 @@ pub fn deadline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
         Ok(Duration::from_millis(milliseconds))
     } else {
         Err(serde::de::Error::custom("deadline_ms must be 50 to 30000"))
+    }
+}
+
+/// How long a shell may be, in seconds, 5 to 86,400.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn shell_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = u64::deserialize(deserializer)?;
+    if (5..=86_400).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(serde::de::Error::custom("5 to 86400 seconds"))
     }
 }
 

@@ -497,13 +497,30 @@ pub(crate) enum Policies {
         #[command(flatten)]
         course: Course,
     },
-    /// Change how its next roll-outs go.
-    #[command(after_help = "Example:\n  holdfast-ctl policies edit web --stages 1,10,100")]
+    /// Change its name, or how its next roll-outs go.
+    #[command(after_help = "Examples:\n  holdfast-ctl policies edit web --stages 1,10,100\n  \
+holdfast-ctl policies edit web --name www")]
     Edit {
         /// Id or name.
         policy: String,
+        /// Another name.
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
         #[command(flatten)]
         course: Course,
+    },
+    /// Take a policy away with its versions. One that rules groups is refused.
+    #[command(after_help = "Example:\n  holdfast-ctl policies delete old --reassign web \
+--reason 'ticket 4711'")]
+    Delete {
+        /// Id or name.
+        policy: String,
+        /// The policy that its groups have then: id or name.
+        #[arg(long, value_name = "POLICY")]
+        reassign: Option<String>,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
     },
     /// Say whose hosts it rules: all its groups.
     #[command(after_help = "Examples:\n  holdfast-ctl policies assign web --group web --group \

@@ -112,6 +112,18 @@ impl Client {
         self.json(response).await
     }
 
+    /// DELETE, with what is to be said of it.
+    pub(crate) async fn delete(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Value, CtlError> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        let response = self.send(Method::DELETE, url, None, None).await?;
+        self.json(response).await
+    }
+
     /// POST that may be repeated, since its key makes it one request; it is, when the connection
     /// breaks.
     pub(crate) async fn post_once(

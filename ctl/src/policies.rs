@@ -56,16 +56,28 @@ pub(crate) async fn policies(session: &mut Session, command: Policies) -> Result
             session.out.list(COLUMNS, &[made])?;
             Ok(0)
         }
-        Policies::Edit { policy, course } => {
-            let body = course_body(&course)?;
+        Policies::Edit { policy, name, course } => {
+            let mut body = course_body(&course)?;
+            body.extend(name.map(|name| ("name".to_owned(), name.into())));
             if body.is_empty() {
-                let why = "nothing to change: --stages, --soak or --roll-back";
+                let why = "nothing to change: --name, --stages, --soak or --roll-back";
                 return Err(CtlError::Usage(why.to_owned()));
             }
             let path = at(session, &policy, "").await?;
             let body = Value::Object(body);
             let edited = session.client.call(Method::PATCH, &path, Some(&body)).await?;
             session.out.list(COLUMNS, &[edited])?;
+            Ok(0)
+        }
+        Policies::Delete { policy, reassign, reason } => {
+            let mut query = vec![("reason", reason)];
+            if let Some(other) = reassign {
+                let id = pages::named(session, PATH, "policy", &other).await?;
+                query.push(("reassign", id.to_string()));
+            }
+            let path = at(session, &policy, "").await?;
+            session.client.delete(&path, &query).await?;
+            session.out.note("deleted");
             Ok(0)
         }
         Policies::Assign { policy, groups, reason } => {

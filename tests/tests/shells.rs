@@ -316,6 +316,51 @@ fn a_host_can_forbid_shells_and_one_where_nobody_types_is_closed() {
 }
 
 #[test]
+fn a_policy_takes_shells_away_also_from_who_has_one_open_and_gives_no_more_than_the_host() {
+    let world = world(&format!("{FULL}idle_s = 600\n"));
+    let token = world.admin();
+    let full = world.open(&token, false);
+    let mut terminal = world.join(&token, &full);
+    terminal.write("PS1=; echo rea''dy\r").expect("typed");
+    terminal.wait("ready").expect("shown");
+    let restricted = world.open(&token, true);
+    let mut fixed = world.join(&token, &restricted);
+    fixed.wait("holdfast> ").expect("a prompt");
+    let body = json!({ "name": "shells", "stages": [100], "soak_s": 0 });
+    let (status, made) = world.ask(&token, "POST", "/api/v1/policies", &body);
+    assert_eq!(status, 201, "{made}");
+    let policy = format!("/api/v1/policies/{}", made["id"].as_str().expect("id"));
+    let body = json!({ "groups": ["tests"], "reason": "a test" });
+    assert_eq!(world.ask(&token, "PUT", &format!("{policy}/groups"), &body).0, 200);
+    let put = |document: &str| {
+        let body = json!({ "document": document, "reason": "a test" });
+        let (status, put) = world.ask(&token, "POST", &format!("{policy}/versions"), &body);
+        assert_eq!(status, 201, "{put}");
+    };
+    put("[shell]\nmode = \"restricted\"\nidle_s = 601\n");
+    let why = terminal.closed().expect("closed");
+    assert!(why.contains("policy"), "{why}");
+    let ended = world.ended(&token, &full);
+    assert_eq!(ended["stage"], "verified", "nothing of it runs any more: {ended}");
+    assert!(world.told("closed").is_some_and(|event| event["reason"] == why), "{why}");
+    // What it still allows goes on, and what is longer than the host's own stays the host's.
+    fixed.write("pwd\r").expect("typed");
+    fixed.wait("\n").expect("its echo");
+    fixed.wait("holdfast> ").expect("it answers");
+    let refused = world.ended(&token, &world.open(&token, false));
+    let said = refused["observed"].as_str().expect("why").to_owned();
+    assert!(said.contains("policy") && said.contains("restricted shells only"), "{said}");
+    let report = world.agent.json(&["policy"]).expect("policy").remove(0);
+    assert_eq!(report["state"]["running"]["kept"], json!(["shell.idle_s"]), "{report}");
+    put("[shell]\nmode = \"off\"\n");
+    let why = fixed.closed().expect("closed");
+    assert!(why.contains("policy"), "{why}");
+    let refused = world.ended(&token, &world.open(&token, true));
+    let said = refused["observed"].as_str().expect("why").to_owned();
+    assert!(said.contains("policy") && said.contains("no shells"), "{said}");
+}
+
+#[test]
 fn a_shell_outlives_its_manager_for_a_while_and_not_its_agent() {
     let mut world = world(FULL);
     let token = world.admin();

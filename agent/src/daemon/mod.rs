@@ -245,7 +245,7 @@ fn build(local: Config, state: &StateDir) -> anyhow::Result<Agent> {
     on_access.expect_mounts(sensor.as_ref().is_some_and(|sensor| {
         [Kind::Mount, Kind::Namespaces, Kind::Fork].iter().all(|kind| sensor.sees(*kind))
     }));
-    let shells = Arc::new(Shells::new(config.shell.clone(), journal.clone()));
+    let shells = Arc::new(Shells::new(policies.local(), &config.shell, journal.clone()));
     let sweeps = start_sweeps(&config, &journal, &factory, &exclusions, (&vault, &witness))?;
     Ok(Agent {
         config,

@@ -62,6 +62,7 @@ fn put_in_force(agent: &Agent, config: &Config) -> Result<(), String> {
     agent.exclusions.replace(&config.on_access.exclude);
     agent.on_access.apply(config).map_err(|error| crate::error_chain(&error))?;
     agent.vault.set_limit(config.quarantine.max_size.0);
+    agent.shells.replace(&config.shell);
     agent.isolation.replace(config.isolation.allow.clone(), config.isolation.dhcp.clone());
     agent.sweeps.apply(sweep_rules(config)).map_err(|error| crate::error_chain(&error))
 }

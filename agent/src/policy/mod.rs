@@ -114,6 +114,12 @@ impl Policies {
         }
     }
 
+    /// The host's own.
+    #[must_use]
+    pub fn local(&self) -> &Config {
+        &self.local
+    }
+
     /// What is in force.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {

@@ -25,7 +25,7 @@ impl Overlaid {
     /// The policy over `local`, but for the tables that it keeps.
     pub(super) fn new(local: &Config, document: Document) -> Self {
         let mut new = Self::none(local);
-        let Document { on_access, scan, quarantine, models, isolation } = document;
+        let Document { on_access, scan, quarantine, models, isolation, shell } = document;
         let table = Table::OnAccess;
         new.set(table, "protect", on_access.protect, |c, v| c.on_access.protect = v);
         new.set(table, "mode", on_access.mode, |c, v| c.on_access.mode = v);
@@ -67,6 +67,12 @@ impl Overlaid {
         new.set(Table::Models, "off", models.off, |c, v| c.models.off = v);
         new.set(Table::Isolation, "allow", isolation.allow, |c, v| c.isolation.allow = v);
         new.set(Table::Isolation, "dhcp", isolation.dhcp, |c, v| c.isolation.dhcp = Some(v));
+        let own = &local.shell;
+        new.narrow(Table::Shell, "mode", shell.mode, own.mode, |c, v| c.shell.mode = v);
+        new.narrow(Table::Shell, "idle_s", shell.idle, own.idle, |c, v| c.shell.idle = v);
+        new.narrow(Table::Shell, "longest_s", shell.longest, own.longest, |c, v| {
+            c.shell.longest = v;
+        });
         new
     }
 
@@ -84,6 +90,21 @@ impl Overlaid {
         } else {
             put(&mut self.config, value);
             self.ruled.push(key);
+        }
+    }
+
+    /// Of what the host's own config forbids the host keeps all, whatever the policy says.
+    fn narrow<T: Ord>(
+        &mut self,
+        table: Table,
+        key: &str,
+        value: Option<T>,
+        own: T,
+        put: impl FnOnce(&mut Config, T),
+    ) {
+        match value {
+            Some(wider) if wider > own => self.kept.push(format!("{}.{key}", table.name())),
+            value => self.set(table, key, value, put),
         }
     }
 
@@ -139,6 +160,12 @@ impl Overlaid {
                 },
             ),
         ];
+        let shell = &config.shell;
+        rows.extend([
+            ("shell.mode".to_owned(), shell.mode.name().to_owned()),
+            ("shell.idle_s".to_owned(), shell.idle.as_secs().to_string()),
+            ("shell.longest_s".to_owned(), shell.longest.as_secs().to_string()),
+        ]);
         for (reason, decision) in &on_access.failure {
             let key = format!("on_access.failure.{}", reason.name());
             let word = if *decision == Decision::Deny { "deny" } else { "allow" };
@@ -160,7 +187,7 @@ impl Overlaid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Mode;
+    use crate::config::{Mode, ShellMode};
 
     fn local(more: &str) -> Config {
         let text = format!(
@@ -190,6 +217,31 @@ mod tests {
             ["on_access.mode", "on_access.failure.unreadable", "quarantine.max_size"]
         );
         assert!(kept.is_empty());
+    }
+
+    #[test]
+    fn a_policy_narrows_what_shells_may_be_and_never_widens_it() {
+        let of = |config: &str, policy: &str| {
+            let new = Overlaid::new(&local(config), document(policy));
+            (new.config.shell.mode, new.config.shell.idle.as_secs(), new.ruled, new.kept)
+        };
+        let (mode, idle, ruled, kept) =
+            of("[shell]\nmode = \"full\"", "[shell]\nmode = \"off\"\nidle_s = 60");
+        assert_eq!((mode, idle), (ShellMode::Off, 60));
+        assert_eq!(
+            (ruled, kept),
+            (vec!["shell.mode".to_owned(), "shell.idle_s".to_owned()], vec![])
+        );
+        // What the config leaves to its default it forbids, too.
+        for config in ["", "[shell]\nmode = \"restricted\"\nidle_s = 600"] {
+            let (mode, idle, ruled, kept) =
+                of(config, "[shell]\nmode = \"full\"\nidle_s = 601\nlongest_s = 86400");
+            assert_eq!((mode, idle), (ShellMode::Restricted, 600), "{config}");
+            assert_eq!(ruled, [""; 0]);
+            assert_eq!(kept, ["shell.mode", "shell.idle_s", "shell.longest_s"]);
+        }
+        let kept = "[shell]\nmode = \"full\"\n[policy]\nkeep = [\"shell\"]";
+        assert_eq!(of(kept, "[shell]\nmode = \"off\"").0, ShellMode::Full);
     }
 
     #[test]

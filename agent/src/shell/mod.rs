@@ -8,7 +8,8 @@
 //!                                   └─ restricted/: the fixed commands, no shell at all
 //! ```
 //!
-//! INVARIANT: the local config decides what may be opened, whatever the manager asks for. Nothing
+//! INVARIANT: the local config decides what may be opened, whatever the manager asks for; a policy
+//! narrows that, also of shells that are open. Nothing
 //! here makes the link wait: what does not fit a window stays in the kernel, and the program on the
 //! terminal waits. When a shell ends, everything in its session is killed before that is told. It
 //! records nothing: the manager does.
@@ -33,7 +34,7 @@ pub use self::leader::{WORD as LEADER, main as leader_main};
 
 use self::flow::Flow;
 use self::terminal::{Terminal, Watch};
-use crate::config::{self, ShellMode};
+use crate::config::{self, Config, ShellMode};
 use crate::journal::Journal;
 use crate::now_ms;
 
@@ -77,7 +78,10 @@ pub struct Closed {
 /// All shells of this host.
 #[derive(Debug)]
 pub struct Shells {
-    config: config::Shell,
+    /// What the host's own config allows.
+    local: ShellMode,
+    /// What is in force: that, or less by a policy.
+    rules: Mutex<config::Shell>,
     journal: Journal,
     open: Mutex<Vec<Arc<Open>>>,
     /// Terminals are started one by one, without the list: a start may be held (on access), and
@@ -111,11 +115,12 @@ struct Open {
 pub struct Linked<'a>(&'a Shells);
 
 impl Shells {
-    /// None open.
+    /// None open. `rules` is what a policy has made of the host's own config.
     #[must_use]
-    pub fn new(config: config::Shell, journal: Journal) -> Self {
+    pub fn new(local: &Config, rules: &config::Shell, journal: Journal) -> Self {
         Self {
-            config,
+            local: local.shell.mode,
+            rules: Mutex::new(rules.clone()),
             journal,
             open: Mutex::default(),
             starting: Mutex::default(),
@@ -124,6 +129,12 @@ impl Shells {
             link: Mutex::new(Link { up: false, since: Instant::now() }),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Others from now on; what is open and not allowed any more ends.
+    pub fn replace(&self, rules: &config::Shell) {
+        rules.clone_into(&mut self.rules());
+        self.list().iter().for_each(|one| one.flow.wake());
     }
 
     /// Those that are open, for status.
@@ -166,7 +177,9 @@ impl Shells {
         let watch = Watch {
             flow: &open.flow,
             tell: &|| self.told.notify_one(),
-            why_close: &|typed: Instant| self.why_close(cancelled, since, typed),
+            why_close: &|typed: Instant| {
+                self.why_close(opening.restricted, cancelled, since, typed)
+            },
         };
         let ended = terminal.pump(&watch);
         let open_s = since.elapsed().as_secs();
@@ -186,12 +199,11 @@ impl Shells {
 
     /// Takes a place and starts the terminal.
     fn begin(&self, opening: &Opening) -> Result<(Arc<Open>, Terminal), String> {
-        match (self.config.mode, opening.restricted) {
-            (ShellMode::Off, _) => return Err("this host's config allows no shells".to_owned()),
-            (ShellMode::Restricted, false) => {
-                return Err("this host's config allows restricted shells only".to_owned());
-            }
-            (ShellMode::Full, _) | (ShellMode::Restricted, true) => {}
+        if let Some(why) = forbidden(self.local, opening.restricted) {
+            return Err(format!("this host's config allows {why}"));
+        }
+        if let Some(why) = forbidden(self.rules().mode, opening.restricted) {
+            return Err(format!("the policy that runs on this host allows {why}"));
         }
         let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stopping.load(Ordering::Relaxed) {
@@ -210,10 +222,12 @@ impl Shells {
 
     fn why_close(
         &self,
+        restricted: bool,
         cancelled: &AtomicBool,
         since: Instant,
         typed: Instant,
     ) -> Option<&'static str> {
+        let config::Shell { mode, idle, longest } = self.rules().clone();
         let link = self.link();
         if cancelled.load(Ordering::Relaxed) {
             Some("its task was cancelled")
@@ -221,10 +235,12 @@ impl Shells {
             Some("the agent is ending")
         } else if !link.up && link.since.elapsed() >= UNLINKED {
             Some("the manager was not heard of for a minute")
-        } else if typed.elapsed() >= self.config.idle {
-            Some("nobody typed for as long as the host's config allows")
-        } else if since.elapsed() >= self.config.longest {
-            Some("it was open for as long as the host's config allows")
+        } else if forbidden(mode, restricted).is_some() {
+            Some("the policy that runs on this host does not allow it any more")
+        } else if typed.elapsed() >= idle {
+            Some("nobody typed for as long as this host allows")
+        } else if since.elapsed() >= longest {
+            Some("it was open for as long as this host allows")
         } else {
             None
         }
@@ -292,12 +308,25 @@ impl Shells {
         }));
     }
 
+    fn rules(&self) -> MutexGuard<'_, config::Shell> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn list(&self) -> MutexGuard<'_, Vec<Arc<Open>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a mode allows, where it is less than what is asked for.
+const fn forbidden(mode: ShellMode, restricted: bool) -> Option<&'static str> {
+    match (mode, restricted) {
+        (ShellMode::Off, _) => Some("no shells"),
+        (ShellMode::Restricted, false) => Some("restricted shells only"),
+        (ShellMode::Restricted, true) | (ShellMode::Full, _) => None,
     }
 }
 

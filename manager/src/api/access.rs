@@ -119,6 +119,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("POST", "/api/v1/policies/check", ADMIN),
     row("GET", "/api/v1/policies/{id}", LOOK),
     row("PATCH", "/api/v1/policies/{id}", ADMIN),
+    row("DELETE", "/api/v1/policies/{id}", ADMIN),
     row("PUT", "/api/v1/policies/{id}/groups", ADMIN),
     row("GET", "/api/v1/policies/{id}/versions", LOOK),
     row("POST", "/api/v1/policies/{id}/versions", ADMIN),

@@ -136,7 +136,7 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(notifications::finding_list))
         .routes(routes!(policies::policy_list, policies::policy_create))
         .routes(routes!(policies::policy_check))
-        .routes(routes!(policies::policy_get, policies::policy_edit))
+        .routes(routes!(policies::policy_get, policies::policy_edit, policies::policy_delete))
         .routes(routes!(policies::policy_assign))
         .routes(routes!(policies::version_list, policies::version_put))
         .routes(routes!(policies::version_get))

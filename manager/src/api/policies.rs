@@ -126,7 +126,7 @@ pub(super) struct RolloutView {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PolicyBody {
-    /// Unique; when it is made only.
+    /// Unique. Hosts show another one from its next version on.
     #[serde(default)]
     name: Option<String>,
     /// Percents that grow, the last one 100; [5, 25, 100] without it.
@@ -186,6 +186,18 @@ pub(super) struct GroupsBody {
     groups: Vec<String>,
     /// For the audit log.
     reason: String,
+}
+
+/// What becomes of its groups, and why.
+#[derive(Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(super) struct DeleteParams {
+    /// For the audit log.
+    #[param(required = true)]
+    reason: String,
+    /// The policy that its groups have then; without it a policy that has groups is refused.
+    reassign: Option<Uuid>,
 }
 
 /// Which two versions.
@@ -363,7 +375,7 @@ pub(super) async fn policy_get(
     Ok(Json(PolicyView::of(api.app.policy_get(id).await?)))
 }
 
-/// Change how its next roll-outs go; what is not named stays.
+/// Change its name, or how its next roll-outs go; what is not named stays.
 #[utoipa::path(patch, path = "/api/v1/policies/{id}", tag = "policies",
     params(("id" = Uuid, Path)), request_body = PolicyBody,
     responses((status = 200, body = PolicyView), (status = 400, body = Problem),
@@ -374,11 +386,30 @@ pub(super) async fn policy_edit(
     Id(id): Id<Uuid>,
     Body(body): Body<PolicyBody>,
 ) -> Result<Json<PolicyView>, Problem> {
-    if body.name.is_some() {
-        return Err(Problem::bad("name: it stays"));
+    let mut detail = api.app.policy_get(id).await?;
+    if let Some(name) = &body.name {
+        detail = api.app.policy_rename(id, name, &who.actor).await?;
     }
-    let course = body.course(api.app.policy_get(id).await?.course);
-    Ok(Json(PolicyView::of(api.app.policy_edit(id, &course, &who.actor).await?)))
+    if body.stages.is_some() || body.soak_s.is_some() || body.roll_back.is_some() {
+        let course = body.course(detail.course);
+        detail = api.app.policy_edit(id, &course, &who.actor).await?;
+    }
+    Ok(Json(PolicyView::of(detail)))
+}
+
+/// Take a policy away with its versions. One that rules groups is refused with their names.
+#[utoipa::path(delete, path = "/api/v1/policies/{id}", tag = "policies",
+    params(("id" = Uuid, Path), DeleteParams),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(super) async fn policy_delete(
+    State(api): State<Arc<Api>>,
+    Caller(who): Caller,
+    Id(id): Id<Uuid>,
+    Params(params): Params<DeleteParams>,
+) -> Result<StatusCode, Problem> {
+    api.app.policy_delete(id, params.reassign, &params.reason, &who.actor).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Say whose hosts it rules. A group that had another policy has this one then.

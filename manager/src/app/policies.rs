@@ -222,6 +222,70 @@ impl App {
         self.policy_get(id).await
     }
 
+    /// Gives it another name. Hosts show it from its next version on.
+    ///
+    /// # Errors
+    /// [`AppError`]; `Conflict` when the name is taken.
+    pub async fn policy_rename(
+        &self,
+        id: Uuid,
+        name: &str,
+        actor: &str,
+    ) -> Result<PolicyDetail, AppError> {
+        line("name", name, 100)?;
+        let mut tx = self.store().begin().await?;
+        let before = held(&mut tx, id).await?.name;
+        if !store::policy_rename(&mut tx, id, name).await? {
+            return Err(AppError::Conflict("this name is taken".to_owned()));
+        }
+        let detail = json!({ "name": name, "before": before });
+        let head = audit::append(&mut tx, actor, "policy.rename", &id.to_string(), &detail).await?;
+        self.commit(tx, &[Change::Policy(id)]).await?;
+        self.audit_remember(&head);
+        self.policy_get(id).await
+    }
+
+    /// Takes it away with its versions. One that rules groups is refused, unless these go to
+    /// another one (`reassign`) first: no group is without a policy by the way.
+    ///
+    /// # Errors
+    /// [`AppError`]; `Conflict` with the groups' names.
+    pub async fn policy_delete(
+        &self,
+        id: Uuid,
+        reassign: Option<Uuid>,
+        reason: &str,
+        actor: &str,
+    ) -> Result<(), AppError> {
+        line("reason", reason, REASON)?;
+        let PolicyDetail { groups, .. } = self.policy_get(id).await?;
+        if let Some(other) = reassign.filter(|_| !groups.is_empty()) {
+            if other == id {
+                return Err(AppError::Invalid("reassign: to another policy".to_owned()));
+            }
+            let mut all = self.policy_get(other).await?.groups;
+            all.extend(groups);
+            self.policy_assign(other, &all, reason, actor).await?;
+        }
+        let mut tx = self.store().begin().await?;
+        let policy = held(&mut tx, id).await?;
+        let groups = store::groups_of(&mut tx, id).await?;
+        if !groups.is_empty() {
+            let names = groups.join(", ");
+            return Err(AppError::Conflict(format!(
+                "it is assigned to {names}: give them another policy, or none, first"
+            )));
+        }
+        let newest = store::version_newest(&mut tx, id).await?.map_or(0, |newest| newest.version);
+        store::policy_delete(&mut tx, id).await?;
+        let detail = json!({ "name": policy.name, "versions": newest, "reassigned": reassign,
+            "reason": reason });
+        let head = audit::append(&mut tx, actor, "policy.delete", &id.to_string(), &detail).await?;
+        self.commit(tx, &[Change::Policy(id)]).await?;
+        self.audit_remember(&head);
+        Ok(())
+    }
+
     /// Says whose hosts it rules. A group that had another policy has this one then.
     ///
     /// # Errors

@@ -146,6 +146,56 @@ pub async fn policy_insert(tx: &mut Tx, policy: &Policy) -> Result<bool, StoreEr
     Ok(done.rows_affected() == 1)
 }
 
+/// Gives a policy another name. False when that is taken.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn policy_rename(tx: &mut Tx, id: Uuid, name: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE policies SET name = $1 WHERE id = $2 AND NOT EXISTS \
+         (SELECT 1 FROM policies o WHERE o.name = $1 AND o.id <> $2)",
+    )
+    .bind(clean(name))
+    .bind(id_value(id))
+    .execute(tx.conn())
+    .await
+    .map_err(failed("rename a policy"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Takes a policy away, with its versions. Its groups must be gone.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn policy_delete(tx: &mut Tx, id: Uuid) -> Result<(), StoreError> {
+    for sql in [
+        // Hosts that nobody looked at since, e.g. revoked ones.
+        "UPDATE policy_hosts SET policy = NULL, wanted = 0 WHERE policy = $1",
+        "DELETE FROM policy_versions WHERE policy = $1",
+        "DELETE FROM policies WHERE id = $1",
+    ] {
+        sqlx::query(sql)
+            .bind(id_value(id))
+            .execute(tx.conn())
+            .await
+            .map_err(failed("delete a policy"))?;
+    }
+    Ok(())
+}
+
+/// Groups of a policy, by name, as this transaction sees them.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn groups_of(tx: &mut Tx, id: Uuid) -> Result<Vec<String>, StoreError> {
+    let rows = sqlx::query(GROUPS)
+        .bind(id_value(id))
+        .fetch_all(tx.conn())
+        .await
+        .map_err(failed("list a policy's groups"))?;
+    rows.iter().map(|row| column(row, "group_name")).collect()
+}
+
 /// Writes what changes of a policy.
 ///
 /// # Errors
@@ -295,6 +345,8 @@ pub async fn groups_set(tx: &mut Tx, policy: Uuid, groups: &[String]) -> Result<
     }
     Ok(())
 }
+
+const GROUPS: &str = "SELECT group_name FROM policy_groups WHERE policy = $1 ORDER BY group_name";
 
 const STATE: &str = "COALESCE(p.host, h.number) AS number, p.policy AS policy, \
     COALESCE(p.wanted, 0) AS wanted, COALESCE(p.given, 0) AS given, \
@@ -471,8 +523,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]
     pub async fn policy_groups(&self, id: Uuid) -> Result<Vec<String>, StoreError> {
-        let sql = "SELECT group_name FROM policy_groups WHERE policy = $1 ORDER BY group_name";
-        let rows = sqlx::query(sql)
+        let rows = sqlx::query(GROUPS)
             .bind(id_value(id))
             .fetch_all(&self.readers)
             .await
@@ -570,7 +621,9 @@ impl Store {
         .map_err(failed("read what a host is to run"))?;
         let Some(row) = row else { return Ok(None) };
         let version: i64 = column(&row, "wanted")?;
-        let policy = id_column_maybe(&row, "policy")?.filter(|_| version > 0);
+        let name: Option<String> = column(&row, "name")?;
+        // One that was deleted is none.
+        let policy = id_column_maybe(&row, "policy")?.filter(|_| version > 0 && name.is_some());
         let running_id: String = column(&row, "running_id")?;
         let running: i64 = column(&row, "running")?;
         let Some(policy) = policy else {
@@ -586,7 +639,7 @@ impl Store {
         };
         Ok(Some(Wanted {
             policy: Some(policy),
-            name: column::<Option<String>>(&row, "name")?.unwrap_or_default(),
+            name: name.unwrap_or_default(),
             version,
             document: column::<Option<String>>(&row, "document")?.unwrap_or_default(),
             given: column::<i64>(&row, "given")? == version,

@@ -365,6 +365,46 @@ on_both! {
         assert!(world.detail(id).await.groups.is_empty());
     }
 
+    async fn a_policy_is_renamed_and_deleted_and_no_group_loses_it_by_the_way(world: World) {
+        let hosts = world.hosts(1).await;
+        let id = world.policy(&[100], true).await;
+        let version = world.put(id, DETECT).await;
+        assert_eq!(world.obey(hosts[0]).await, Some(version));
+        let course = Course { soak_s: 0, ..Course::default() };
+        let other = world.app.policy_create("db", &course, "anna").await.expect("policy");
+        let other = other.policy.id;
+        // Names are unique, and a policy can be called what it is called.
+        let taken = world.app.policy_rename(id, "db", "anna").await.expect_err("taken");
+        assert!(matches!(taken, AppError::Conflict(_)), "{taken}");
+        for name in ["www", "www"] {
+            let renamed = world.app.policy_rename(id, name, "anna").await.expect("renamed");
+            assert_eq!(renamed.policy.name, "www");
+        }
+        assert!(world.app.policy_rename(id, "a\nb", "anna").await.is_err());
+        // What rules a group is refused, with its name; so is a place that is none.
+        let delete = |id, to| world.app.policy_delete(id, to, "no more use", "anna");
+        let refused = delete(id, None).await.expect_err("assigned");
+        assert!(refused.to_string().contains("assigned to test"), "{refused}");
+        assert!(delete(id, Some(id)).await.is_err(), "to itself");
+        let nowhere = delete(id, Some(Uuid::now_v7())).await.expect_err("nowhere");
+        assert!(matches!(nowhere, AppError::NotFound(_)), "{nowhere}");
+        assert_eq!(world.detail(id).await.groups, ["test"]);
+        delete(id, Some(other)).await.expect("deleted");
+        let gone = world.app.policy_get(id).await.expect_err("gone");
+        assert!(matches!(gone, AppError::NotFound(_)), "{gone}");
+        assert_eq!(world.detail(other).await.groups, ["test"]);
+        assert_eq!(world.obey(hosts[0]).await, Some(0), "the other one holds nothing yet");
+        let version = world.put(other, BLOCK).await;
+        assert_eq!(world.obey(hosts[0]).await, Some(version));
+        // One without groups just goes; who runs it is told that there is none.
+        world.app.policy_assign(other, &[], "nobody", "anna").await.expect("assigned");
+        delete(other, None).await.expect("deleted");
+        assert_eq!(world.obey(hosts[0]).await, Some(0));
+        assert!(world.app.policy_list().await.expect("list").is_empty());
+        let again = world.app.policy_create("www", &course, "anna").await;
+        assert!(again.is_ok(), "its name is free");
+    }
+
     async fn a_hostile_host_says_what_it_likes_about_itself_alone(world: World) {
         let hosts = world.hosts(2).await;
         let id = world.policy(&[100], true).await;
