@@ -1,7 +1,7 @@
 // What is asked of the API, by noun. Pages use these hooks and never a path of their own for reading.
 import { keepPreviousData, QueryClient, useQuery } from "@tanstack/react-query";
 import { get, Problem, type Params } from "./client";
-import type { Alert, AlertDetail, ApiToken, Host, Item, Model, ModelDetail, Overview, Page, Profile, Provider, Session, StoredEvent, Task, Totp } from "./types";
+import type { Alert, AlertDetail, ApiToken, Beginning, Host, Item, Model, ModelDetail, Overview, Page, Profile, Provider, Session, StoredEvent, Task, Totp } from "./types";
 
 export const queries = new QueryClient({
   defaultOptions: {
@@ -79,6 +79,10 @@ export const useItem = (host: string, item: string) =>
 export const useProviders = () =>
   useQuery({ queryKey: ["providers"], queryFn: () => get<Provider[]>("/api/v1/session/providers"), staleTime: Infinity });
 
+/** Whether the manager still waits for its first sign-in; nobody is signed in. */
+export const useBeginning = () =>
+  useQuery({ queryKey: ["beginning"], queryFn: () => get<Beginning>("/api/v1/session/beginning"), staleTime: Infinity });
+
 export const useTotp = () => useQuery({ queryKey: ["totp"], queryFn: () => get<Totp>("/api/v1/session/totp") });
 
 export const useApiTokens = () =>
@@ -107,9 +111,10 @@ export const useProfile = (host: string, process: string, params: Params) =>
     refetchInterval: (one) => (one.state.status === "error" ? false : 15_000),
   });
 
-export const useModels = (params: Params) =>
+export const useModels = (params: Params, wanted = true) =>
   useQuery({
     queryKey: ["models", params],
+    enabled: wanted,
     queryFn: () => get<Model[]>("/api/v1/models", params),
     placeholderData: keepPreviousData,
     refetchInterval: 15_000,
