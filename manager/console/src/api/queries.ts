@@ -46,8 +46,14 @@ export const useAlertEvents = (id: string) =>
     queryFn: () => get<Page<StoredEvent>>(`/api/v1/alerts/${id}/events`, { limit: 100 }),
   });
 
+/** The live view tells of a host's health, not of each heartbeat: whether it is cut off comes with those. */
 export const useHost = (id: string | undefined) =>
-  useQuery({ queryKey: ["host", id], queryFn: () => get<Host>(`/api/v1/hosts/${id}`), enabled: id !== undefined });
+  useQuery({
+    queryKey: ["host", id],
+    queryFn: () => get<Host>(`/api/v1/hosts/${id}`),
+    enabled: id !== undefined,
+    refetchInterval: 5_000,
+  });
 
 export const useTask = (id: string) =>
   useQuery({ queryKey: ["task", id], queryFn: () => get<Task>(`/api/v1/tasks/${id}`) });
