@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use holdfast_tests::agent::{Agent, Setup};
 use holdfast_tests::browser::Browser;
+use holdfast_tests::fill::fill;
 use holdfast_tests::manager::Manager;
 use holdfast_tests::scratch::Scratch;
 use holdfast_tests::{copy_program, eicar, require_root};
@@ -204,6 +205,29 @@ fn a_download_is_quarantined_restored_detected_again_delivered_and_deleted_or_al
 #[test]
 fn by_keys_alone_somebody_signs_in_resolves_an_alert_and_leaves_an_order() {
     Stage::new(OWN).play("keys");
+}
+
+#[test]
+fn a_long_list_is_scrolled_to_its_end_walked_by_keys_filtered_and_kept_current() {
+    require_root();
+    let mut manager = Manager::start().expect("manager");
+    manager.person("ann", "operator", OWN).expect("person");
+    manager.kill().expect("kill");
+    fill(&manager.folder().join("manager.db"), 1200, 450).expect("filled");
+    manager.run().expect("run");
+    let words = [("USER", "ann"), ("PASSWORD", OWN)];
+    let browser = Browser::start(&manager, "lists.mjs", &words).expect("browser");
+    let ended = browser.run(|step| {
+        ensure!(step == "burst", "nobody knows {step}");
+        // More at once than are asked for one by one.
+        let page = manager.get("/api/v1/alerts?from_ms=0&limit=100")?;
+        for alert in page["items"].as_array().context("a list")? {
+            let path = format!("/api/v1/alerts/{}", alert["id"].as_str().context("an id")?);
+            manager.ask("PATCH", &path, &json!({ "state": "in_progress" }))?;
+        }
+        Ok(String::new())
+    });
+    ended.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 #[test]
