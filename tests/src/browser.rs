@@ -10,6 +10,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::manager::Manager;
+
 /// Names of the browser on the systems that it is installed on.
 const BROWSERS: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
 
@@ -22,19 +24,29 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts a script with its words in `CONSOLE_…`.
+    /// Starts a script against a manager, beside it, with its words in `CONSOLE_…`.
     ///
     /// # Errors
     /// When there is no browser or no node.
-    pub fn start(script: &str, shots: &str, words: &[(&str, &str)]) -> Result<Self> {
+    pub fn start(manager: &Manager, script: &str, words: &[(&str, &str)]) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a workspace")?;
         let browser = BROWSERS.into_iter().find(|path| Path::new(path).exists());
         let browser = browser.context("no chromium: cargo xtask setup")?;
-        let script: PathBuf = root.join("manager/console/browser").join(script);
-        let mut child = Command::new("node")
-            .arg(script)
+        let path: PathBuf = root.join("manager/console/browser").join(script);
+        let mut command = match manager.namespace() {
+            None => Command::new("node"),
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", namespace.display())).arg("node");
+                command
+            }
+        };
+        let shots = script.trim_end_matches(".mjs");
+        let mut child = command
+            .arg(path)
             .current_dir(root.join("manager/console"))
             .env("CONSOLE_BROWSER", browser)
+            .env("CONSOLE_URL", manager.page())
             .env("CONSOLE_SHOTS", root.join("target/console-shots").join(shots))
             .envs(words.iter().map(|(name, word)| (format!("CONSOLE_{name}"), word)))
             .stdin(Stdio::piped())

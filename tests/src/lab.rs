@@ -169,16 +169,7 @@ impl Lab {
     /// # Errors
     /// What it returns.
     pub fn inside<T: Send>(&self, side: &str, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = self.namespace(side);
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                let namespace =
-                    fs::File::open(&path).with_context(|| path.display().to_string())?;
-                setns(namespace, CloneFlags::CLONE_NEWNET)?;
-                act()
-            });
-            thread.join().map_err(|_| anyhow::anyhow!("it panicked"))?
-        })
+        within(&self.namespace(side), act)
     }
 
     /// The `[isolation]` table of a config for this lab, with these lines in it.
@@ -234,6 +225,22 @@ pub fn udp_frame(payload: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&[0x0f, 0xa0, 0x1b, 0x59, 0, 8 + payload.len() as u8, 0, 0]);
     frame.extend_from_slice(payload);
     frame
+}
+
+/// Does something on a thread in a network namespace.
+///
+/// # Errors
+/// What it returns.
+pub fn within<T: Send>(namespace: &Path, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let opened =
+                fs::File::open(namespace).with_context(|| namespace.display().to_string())?;
+            setns(opened, CloneFlags::CLONE_NEWNET)?;
+            act()
+        });
+        thread.join().map_err(|_| anyhow::anyhow!("it panicked"))?
+    })
 }
 
 fn cgroup_root() -> Result<PathBuf> {

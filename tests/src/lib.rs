@@ -6,6 +6,7 @@ pub mod agent;
 pub mod browser;
 pub mod compat;
 pub mod deeds;
+pub mod fill;
 pub mod lab;
 pub mod manager;
 pub mod observe;

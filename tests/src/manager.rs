@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::agent::{Agent, PATIENCE, binary};
-use crate::lab::Lab;
+use crate::lab::{self, Lab};
 use crate::rest::{Place, Request};
 use crate::until;
 
@@ -35,6 +35,8 @@ pub struct Manager {
     data: PathBuf,
     /// PostgreSQL's address; SQLite without it.
     database: Option<String>,
+    /// More of its config.
+    tables: String,
     /// For its process alone.
     environment: Vec<(&'static str, String)>,
     /// Of the link.
@@ -120,6 +122,28 @@ impl Manager {
         Self::with_socket("10.77.0.2:0".parse()?, Some(lab.namespace("outside")))
     }
 
+    /// Outside of a lab's host, for browsers too; asked from there.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn outside_by_https(lab: &Lab) -> Result<Self> {
+        let mut manager = Self::https(90 * 86_400)?;
+        manager.address = "10.77.0.2:0".parse()?;
+        manager.place = Place::Https(manager.address, manager.data.join("authority/ca.pem"));
+        manager.namespace = Some(lab.namespace("outside"));
+        manager.begun()
+    }
+
+    /// On loopback ports, with these tables in its config.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn with_tables(tables: &str) -> Result<Self> {
+        let mut manager = Self::https(90 * 86_400)?;
+        manager.tables = tables.to_owned();
+        manager.begun()
+    }
+
     /// On a loopback port; asked over a Unix socket.
     ///
     /// # Errors
@@ -145,6 +169,7 @@ impl Manager {
             data: folder.path().join("data"),
             folder,
             database: None,
+            tables: String::new(),
             environment: Vec::new(),
             address,
             place,
@@ -230,11 +255,12 @@ impl Manager {
         };
         Ok(format!(
             "data_dir = {}\n{database}[api]\n{api}\n[link]\nlisten = \"{}\"\nnames = [\"{}\"]\n\
-             heartbeat_s = 1\ncertificate_life_s = {}\n",
+             heartbeat_s = 1\ncertificate_life_s = {}\n{}",
             serde_json::to_string(&self.data)?,
             self.address,
             self.address.ip(),
             self.life_s,
+            self.tables,
         ))
     }
 
@@ -262,13 +288,42 @@ impl Manager {
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
         let request = Request { method, path, token: &self.token, body };
         // Whoever asks too often is told to come again.
-        let answer = until(PATIENCE, || match self.place.ask(&request) {
+        let answer = until(PATIENCE, || match self.answer(&request) {
             Ok((429, _)) => None,
             other => Some(other),
         });
         let (status, answer) = answer.context("too many requests")??;
         ensure!(status < 300, "{method} {path}: {answer}");
         Ok(answer)
+    }
+
+    /// One request, by whom it says.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    pub fn answer(&self, request: &Request<'_>) -> Result<(u16, Value)> {
+        match &self.namespace {
+            None => self.place.ask(request),
+            Some(namespace) => lab::within(namespace, || self.place.ask(request)),
+        }
+    }
+
+    /// A user who has signed in and has this password of his own.
+    ///
+    /// # Errors
+    /// What the manager says.
+    pub fn person(&self, name: &str, role: &str, password: &str) -> Result<()> {
+        let first = "a one-time password";
+        self.post("/api/v1/users", &json!({ "name": name, "role": role, "password": first }))?;
+        let ask = |path: &str, token: &str, body: &Value| -> Result<Value> {
+            let (status, answer) = self.answer(&Request { method: "POST", path, token, body })?;
+            ensure!(status < 300, "{path}: {answer}");
+            Ok(answer)
+        };
+        let session = ask("/api/v1/session", "", &json!({ "name": name, "password": first }))?;
+        let token = session["token"].as_str().context("no token")?;
+        ask("/api/v1/session/password", token, &json!({ "old": first, "new": password }))?;
+        Ok(())
     }
 
     /// GET, by the first admin.
@@ -310,6 +365,22 @@ impl Manager {
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
+    }
+
+    /// The network namespace that it is in, where that is none of the machine's own.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&Path> {
+        self.namespace.as_deref()
+    }
+
+    /// Where browsers find it.
+    ///
+    /// # Panics
+    /// When it is asked over a Unix socket.
+    #[must_use]
+    pub fn page(&self) -> String {
+        let Place::Https(address, _) = &self.place else { panic!("not by HTTPS") };
+        format!("https://{address}")
     }
 
     /// Where it is asked.

@@ -3,15 +3,17 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use holdfast_tests::agent::{Agent, Setup};
 use holdfast_tests::browser::Browser;
+use holdfast_tests::fill::fill;
 use holdfast_tests::manager::Manager;
-use holdfast_tests::rest::{Place, Request};
+use holdfast_tests::rest::Request;
 use holdfast_tests::scratch::Scratch;
 use holdfast_tests::terminal::Terminal;
 use holdfast_tests::{copy_program, eicar, require_root};
@@ -19,6 +21,8 @@ use serde_json::{Value, json};
 
 /// Turns the text behind it round, and would be a picture with a script where it were markup.
 const NAME: &str = "invoice\u{202e}fdp<img src=x onerror=alert(1)>.com";
+/// What is downloaded.
+const FETCHED: &str = "report.com";
 const FIRST: &str = "a one-time password";
 
 #[test]
@@ -35,10 +39,8 @@ fn an_operator_signs_in_sees_an_alert_arrive_and_acts_and_a_viewer_only_looks() 
     };
     user("ann", "admin").expect("user");
     user("vic", "viewer").expect("user");
-    let Place::Https(address, _) = manager.place() else { panic!("not by HTTPS") };
-    let url = format!("https://{address}");
-    let words = [("URL", url.as_str()), ("USER", "ann"), ("PASSWORD", FIRST), ("HOST", &host)];
-    let browser = Browser::start("first.mjs", "first", &words).expect("browser");
+    let words = [("USER", "ann"), ("PASSWORD", FIRST), ("HOST", &host)];
+    let browser = Browser::start(&manager, "first.mjs", &words).expect("browser");
     let manager = RefCell::new(manager);
     let ended = browser.run(|step| {
         match step {
@@ -55,21 +57,6 @@ fn an_operator_signs_in_sees_an_alert_arrive_and_acts_and_a_viewer_only_looks() 
 
 /// A password that is somebody's own.
 const OWN: &str = "another password of tests";
-
-/// Signs somebody in who has a password of his own.
-fn person(manager: &Manager, name: &str, role: &str) -> Result<()> {
-    manager.post("/api/v1/users", &json!({ "name": name, "role": role, "password": FIRST }))?;
-    let ask = |path: &str, token: &str, body: &Value| -> Result<Value> {
-        let (status, answer) =
-            manager.place().ask(&Request { method: "POST", path, token, body })?;
-        ensure!(status < 300, "{path}: {answer}");
-        Ok(answer)
-    };
-    let session = ask("/api/v1/session", "", &json!({ "name": name, "password": FIRST }))?;
-    let token = session["token"].as_str().context("no token")?;
-    ask("/api/v1/session/password", token, &json!({ "old": FIRST, "new": OWN }))?;
-    Ok(())
-}
 
 /// Signs somebody in, for requests beside the browser's.
 fn token(manager: &Manager, name: &str) -> Result<String> {
@@ -105,7 +92,7 @@ impl Stage {
         let host = manager.host(&host).expect("host")["name"].as_str().expect("a name").to_owned();
         for (name, role) in [("ann", "admin"), ("vic", "viewer")] {
             if password == OWN {
-                person(&manager, name, role).expect("person");
+                manager.person(name, role, password).expect("person");
             } else {
                 let body = json!({ "name": name, "role": role, "password": password });
                 manager.post("/api/v1/users", &body).expect("user");
@@ -126,13 +113,9 @@ impl Stage {
         more: &[(&str, &str)],
         mut act: impl FnMut(&str) -> Result<String>,
     ) {
-        let Place::Https(address, _) = self.manager.place() else { panic!("not by HTTPS") };
-        let url = format!("https://{address}");
-        let mut words = vec![("URL", url.as_str()), ("USER", "ann"), ("PASSWORD", self.password)];
-        words.push(("HOST", &self.host));
+        let mut words = vec![("USER", "ann"), ("PASSWORD", self.password), ("HOST", &self.host)];
         words.extend(more);
-        let shots = script.trim_end_matches(".mjs");
-        let browser = Browser::start(script, shots, &words).expect("browser");
+        let browser = Browser::start(&self.manager, script, &words).expect("browser");
         let ended = browser.run(|step| match step {
             "viewer" => Ok(json!({ "name": "vic", "password": self.password }).to_string()),
             other => act(other),
@@ -151,8 +134,21 @@ impl Stage {
                     fs::write(path, content).context("write")?;
                 }
             }
-            "open" => {
-                return Ok(match fs::read(self.scratch.join(NAME)) {
+            // From a server on this machine, as a user of the host fetches it.
+            "download" => {
+                let web = TcpListener::bind("127.0.0.1:0").context("a web server")?;
+                let url = format!("http://{}/{FETCHED}", web.local_addr()?);
+                let serving = std::thread::spawn(move || serve_once(&web));
+                let mut curl = Command::new("curl");
+                curl.args(["-sS", "--max-time", "30", "-o"]).arg(self.scratch.join(FETCHED));
+                let status = curl.arg(url).status().context("start curl")?;
+                ensure!(status.success(), "curl: {status}");
+                serving.join().map_err(|_| anyhow!("it panicked"))??;
+                return Ok(FETCHED.to_owned());
+            }
+            open if open.starts_with("open ") => {
+                let name = if open == "open report.com" { FETCHED } else { NAME };
+                return Ok(match fs::read(self.scratch.join(name)) {
                     Ok(content) => format!("read {}", content.len()),
                     Err(error) if error.kind() == ErrorKind::NotFound => "gone".to_owned(),
                     Err(error) => error.to_string(),
@@ -185,6 +181,18 @@ impl Stage {
     }
 }
 
+/// Answers one request with the EICAR test file.
+fn serve_once(web: &TcpListener) -> Result<()> {
+    let (mut caller, _) = web.accept()?;
+    let mut request = [0; 1024];
+    // A request for one short name comes in one piece.
+    ensure!(caller.read(&mut request)? > 0, "nobody asked");
+    let content = eicar();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len());
+    caller.write_all(&[head.as_bytes(), &content].concat())?;
+    Ok(())
+}
+
 /// A process of a test; killed and waited for at the end.
 struct Owned(Child);
 
@@ -201,8 +209,36 @@ fn a_detection_appears_among_the_events_and_leads_to_its_alert_and_its_file() {
 }
 
 #[test]
-fn a_quarantined_file_is_delivered_restored_allowed_and_deleted() {
+fn a_download_is_quarantined_restored_detected_again_delivered_and_deleted_or_allowed() {
     Stage::new(FIRST).play("quarantine");
+}
+
+#[test]
+fn by_keys_alone_somebody_signs_in_resolves_an_alert_and_leaves_an_order() {
+    Stage::new(OWN).play("keys");
+}
+
+#[test]
+fn a_long_list_is_scrolled_to_its_end_walked_by_keys_filtered_and_kept_current() {
+    require_root();
+    let mut manager = Manager::start().expect("manager");
+    manager.person("ann", "operator", OWN).expect("person");
+    manager.kill().expect("kill");
+    fill(&manager.folder().join("manager.db"), 1200, 450).expect("filled");
+    manager.run().expect("run");
+    let words = [("USER", "ann"), ("PASSWORD", OWN)];
+    let browser = Browser::start(&manager, "lists.mjs", &words).expect("browser");
+    let ended = browser.run(|step| {
+        ensure!(step == "burst", "nobody knows {step}");
+        // More at once than are asked for one by one.
+        let page = manager.get("/api/v1/alerts?from_ms=0&limit=100")?;
+        for alert in page["items"].as_array().context("a list")? {
+            let path = format!("/api/v1/alerts/{}", alert["id"].as_str().context("an id")?);
+            manager.ask("PATCH", &path, &json!({ "state": "in_progress" }))?;
+        }
+        Ok(String::new())
+    });
+    ended.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 #[test]
@@ -248,7 +284,7 @@ fn a_model_is_proven_on_a_host_and_seen_in_the_matrix() {
 #[test]
 fn an_admin_keeps_users_tokens_and_channels_and_reads_the_audit_log() {
     let stage = Stage::new(OWN);
-    let log = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let log = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = log.local_addr().expect("address").port().to_string();
     stage.run("admin.mjs", &[("HOOK", &port)], |step| bail!("nobody knows {step}"));
 }
@@ -268,12 +304,10 @@ fn a_shell_is_typed_in_watched_lost_found_again_and_played_and_does_nothing_but_
     let manager = Manager::start().expect("manager");
     manager.enroll(&agent, &[]).expect("enrolled");
     for (name, role) in [("ann", "admin"), ("bob", "operator"), ("vic", "viewer")] {
-        person(&manager, name, role).expect("person");
+        manager.person(name, role, OWN).expect("person");
     }
-    let Place::Https(address, _) = manager.place() else { panic!("not by HTTPS") };
-    let url = format!("https://{address}");
-    let words = [("URL", url.as_str()), ("USER", "ann"), ("PASSWORD", OWN), ("HOST", HOSTNAME)];
-    let browser = Browser::start("shells.mjs", "shells", &words).expect("browser");
+    let words = [("USER", "ann"), ("PASSWORD", OWN), ("HOST", HOSTNAME)];
+    let browser = Browser::start(&manager, "shells.mjs", &words).expect("browser");
     let manager = RefCell::new(manager);
     let mut terminal = None;
     let ended = browser.run(|step| {

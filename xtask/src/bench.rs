@@ -24,6 +24,8 @@ enum Bench {
     Sensor(Measure),
     /// How soon the manager acts, and how many hosts and events it takes.
     Manager(Measure),
+    /// What people wait for in front of the console.
+    Console(Measure),
 }
 
 #[derive(Args)]
@@ -34,8 +36,9 @@ struct Measure {
     /// How often everything is measured; the medians count.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// Only this part of `sensor` (idle, storm, account, sniff, isolation, sigma) or `manager`
-    /// (alert, isolate, collect, agents, sqlite, postgres, search).
+    /// Only this part of `sensor` (idle, storm, account, sniff, isolation, sigma), `manager`
+    /// (alert, isolate, collect, agents, sqlite, postgres, search) or `console` (paint, alert,
+    /// isolate, scroll).
     #[arg(long)]
     only: Option<String>,
 }
@@ -46,6 +49,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
         Bench::OnAccess(measure) => ("on-access", measure),
         Bench::Sensor(measure) => ("sensor", measure),
         Bench::Manager(measure) => ("manager", measure),
+        Bench::Console(measure) => ("console", measure),
     };
     let mut bench = shell::as_root_with_environment(root.join("target/release/holdfast-bench"));
     bench.arg(name);

@@ -10,6 +10,8 @@ await run(async (page) => {
   const policy = response.headers()["content-security-policy"];
   check(policy.includes("script-src 'self'") && !policy.includes("unsafe"), policy);
   await page.getByRole("button", { name: "Sign in" }).waitFor();
+  // Somebody has signed in before: nothing is said of the first password.
+  check((await page.getByText("The first start of the manager").count()) === 0, "no hint any more");
   await shots(page, "sign-in");
 
   await signIn(page, user, "not the password");
@@ -17,7 +19,7 @@ await run(async (page) => {
   await page.getByLabel("Password", { exact: true }).fill(first);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByText("Choose a password").waitFor();
-  await shot(page, "first-password");
+  await shots(page, "first-password");
   await page.getByLabel("Password now").fill(first);
   await page.getByLabel("New password", { exact: true }).fill(password);
   await page.getByLabel("New password again").fill(password);
@@ -52,7 +54,7 @@ await run(async (page) => {
   await page.getByRole("button", { name: "Isolate" }).click();
   await page.getByText("All traffic of 1 host stops at once").waitFor();
   check(await page.getByRole("button", { name: "Isolate 1 host" }).isDisabled(), "no order without a reason");
-  await shot(page, "isolate");
+  await shots(page, "isolate");
   await page.keyboard.press("Escape");
 
   // A task to its proof.

@@ -1,5 +1,8 @@
-// A quarantined file: restored and detected again, delivered as a zip, restored for good, and others
-// deleted; each with what its host observed. Who may only look does none of it.
+// The download: a file that curl fetched is in quarantine before anybody opens it; its alert, its event,
+// restored and detected again, delivered as a zip, destroyed. Then another one that is allowed, and
+// many at once. Who may only look does none of it.
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { ask, BASE, check, enter, run, shot, shots, signOut, unharmed } from "./harness.mjs";
 
@@ -8,19 +11,23 @@ const password = "another password of tests";
 
 await run(async (page) => {
   await enter(page, user, first, password);
-  await page.goto(`${BASE}/quarantine?state=deleted`);
-  await page.getByText("No quarantined file matches").waitFor();
-  await page.getByRole("link", { name: "Show without filters" }).click();
-  await page.getByRole("heading", { name: "Quarantine" }).waitFor();
-  const name = await ask("eicar");
-  const rows = page.getByRole("row").filter({ hasText: name });
-  await rows.first().waitFor();
-  await unharmed(page, "the list");
-  await shots(page, "quarantine");
-  await rows.first().click();
+  await page.getByText("Needs a person now").waitFor();
+  const fetched = await ask("download");
+  await page.getByRole("link").filter({ hasText: fetched }).first().click();
+  await page.getByText("What happened").waitFor();
+  await page.locator(".command").filter({ hasText: "curl" }).first().waitFor();
+  await page.getByText("The file is in quarantine.").waitFor();
+  const alert = page.url();
+  await shot(page, "story-alert");
+  await page.keyboard.press("g");
+  await page.keyboard.press("e");
+  await page.getByRole("row").filter({ hasText: fetched }).first().click();
+  await page.getByText("All fields").waitFor();
+  await shot(page, "story-event");
+  await page.getByRole("link", { name: "See the file", exact: true }).click();
   await page.getByText("Nothing was done with it").waitFor();
   await page.getByText("How it was found").waitFor();
-  const item = page.url();
+  const before = page.url();
 
   const order = async (button, send) => {
     await page.getByRole("button", { name: button, exact: true }).click();
@@ -30,34 +37,52 @@ await run(async (page) => {
     await page.getByRole("dialog").waitFor({ state: "hidden" });
   };
 
-  // The zip, with the password that it opens with.
-  await order("Download", "Fetch 1 file");
-  const save = page.getByRole("link", { name: /Save the zip/ });
-  await save.waitFor();
-  check((await page.locator("[data-password]").textContent()) === "infected", "the password is shown");
-  const [download] = await Promise.all([page.waitForEvent("download"), save.click()]);
-  check(readFileSync(await download.path()).subarray(0, 2).toString() === "PK", "a zip");
-  await unharmed(page, "the file");
-  await shots(page, "item");
-
   // Restored, it is detected again by the next who opens it: another file in quarantine.
   await order("Restore", "Restore 1 file");
   await page.getByText("Restored", { exact: true }).first().waitFor();
   await page.getByText("Verified").first().waitFor();
-  check(!(await ask("open")).startsWith("read "), "it is malicious still");
+  check(!(await ask(`open ${fetched}`)).startsWith("read "), "it is malicious still");
+  await page.goto(`${BASE}/quarantine?state=deleted`);
+  await page.getByText("No quarantined file matches").waitFor();
+  await page.getByRole("link", { name: "Show without filters" }).click();
+  await page.getByRole("heading", { name: "Quarantine" }).waitFor();
+  await page.getByRole("row").filter({ hasText: fetched }).first().click();
+  await page.getByText("Nothing was done with it").waitFor();
+  check(page.url() !== before, "another item");
+  const item = page.url();
+
+  // The zip, with the password that it opens with.
+  await order("Download", "Fetch 1 file");
+  const save = page.getByRole("link", { name: /Save the zip/ });
+  await save.waitFor();
+  const [download] = await Promise.all([page.waitForEvent("download"), save.click()]);
+  const shown = await page.locator("[data-password]").textContent();
+  check(shown === "infected", "the password is shown");
+  const zip = await download.path();
+  check(readFileSync(zip).subarray(0, 2).toString() === "PK", "a zip");
+  const content = execFileSync("bsdtar", ["--passphrase", shown, "-xOf", zip]);
+  check(createHash("md5").update(content).digest("hex") === "44d88612fea8a8f36de82e1278abb02f", "the zip holds the file");
+  await unharmed(page, "the file");
+  await shots(page, "item");
+  await order("Delete", "Delete 1 file");
+  await page.getByText("Deleted", { exact: true }).first().waitFor();
+  check(await page.getByRole("button", { name: "Delete", exact: true }).isDisabled(), "what is gone cannot be deleted");
+  await page.goto(alert);
+  await page.getByText("seen 2 times").waitFor();
+
+  // Restored and allowed, another one stays.
   await page.goto(`${BASE}/quarantine`);
+  const name = await ask("eicar");
+  const rows = page.getByRole("row").filter({ hasText: name });
   await rows.first().waitFor();
-  check((await rows.count()) >= 1, "it is here again");
+  await unharmed(page, "the list");
+  await shots(page, "quarantine");
   await rows.first().click();
   await page.getByText("Nothing was done with it").waitFor();
-  check(page.url() !== item, "another item");
-
-  // Restored and allowed, it stays.
   await order("Restore and allow", "Restore and allow 1 file");
   await page.getByText("Restored, allowed", { exact: true }).first().waitFor();
-  check((await ask("open")).startsWith("read "), "it may be read");
+  check((await ask(`open ${name}`)).startsWith("read "), "it may be read");
   await shots(page, "item-allowed");
-  check(await page.getByRole("button", { name: "Delete", exact: true }).isDisabled(), "what is gone cannot be deleted");
 
   // Many at once.
   await ask("others");

@@ -13,22 +13,27 @@ import { BrowserRouter } from "react-router";
 import { queries } from "./api/queries";
 import { App } from "./shell/App";
 import { themed } from "./theme";
+import { WordsContext } from "./words/context";
 
 // The server writes a number into each answer; only style sheets that carry it are let in.
 const nonce = document.querySelector('meta[name="csp-nonce"]')?.getAttribute("content") ?? "";
 
 function Page() {
-  const { t } = useTranslation();
+  const { t, i18n } = useTranslation();
+  const { language } = i18n;
   const close = t("close");
   const theme = useMemo(() => themed(close), [close]);
+  const words = useMemo(() => ({ t, language }), [t, language]);
   return (
     <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={() => nonce}>
-      <QueryClientProvider client={queries}>
-        <BrowserRouter>
-          <Notifications position="bottom-right" limit={4} />
-          <App />
-        </BrowserRouter>
-      </QueryClientProvider>
+      <WordsContext.Provider value={words}>
+        <QueryClientProvider client={queries}>
+          <BrowserRouter>
+            <Notifications position="bottom-right" limit={4} />
+            <App />
+          </BrowserRouter>
+        </QueryClientProvider>
+      </WordsContext.Provider>
     </MantineProvider>
   );
 }

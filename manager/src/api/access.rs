@@ -62,6 +62,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
     row("GET", "/api/v1/session", Need::SignIn),
     row("DELETE", "/api/v1/session", Need::SignIn),
     row("POST", "/api/v1/session/password", Need::SignIn),
+    row("GET", "/api/v1/session/beginning", Need::Nothing),
     row("GET", "/api/v1/session/providers", Need::Nothing),
     row("GET", "/api/v1/session/oidc/{provider}", Need::Nothing),
     row("GET", "/api/v1/session/oidc/{provider}/callback", Need::Nothing),

@@ -88,6 +88,7 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(status::document))
         .routes(routes!(session::session_begin, session::session_get, session::session_end))
         .routes(routes!(session::password_change))
+        .routes(routes!(session::beginning))
         .routes(routes!(oidc::provider_list))
         .routes(routes!(oidc::oidc_begin))
         .routes(routes!(oidc::oidc_callback))

@@ -68,6 +68,13 @@ impl SessionView {
     }
 }
 
+/// How far the manager's beginning is.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BeginningView {
+    /// Nobody has changed the password that the first start printed.
+    waiting: bool,
+}
+
 pub(super) fn cookie(value: &str, age_s: u32) -> HeaderMap {
     let text =
         format!("{COOKIE}={value}; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age={age_s}");
@@ -125,4 +132,11 @@ pub(super) async fn password_change(
 ) -> Result<StatusCode, Problem> {
     api.app.password_change(&who, &body.old, &body.new).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether the manager still waits for its first sign-in. It says so to everybody.
+#[utoipa::path(get, path = "/api/v1/session/beginning", tag = "session",
+    responses((status = 200, body = BeginningView)))]
+pub(super) async fn beginning(State(api): State<Arc<Api>>) -> Result<Json<BeginningView>, Problem> {
+    Ok(Json(BeginningView { waiting: api.app.first_admin_waits().await? }))
 }

@@ -134,6 +134,16 @@ impl App {
         }
     }
 
+    /// Whether the first admin is the only user, and has the password that it was made with.
+    ///
+    /// # Errors
+    /// [`AppError`]
+    pub async fn first_admin_waits(&self) -> Result<bool, AppError> {
+        let users = self.store().user_list().await?;
+        let [first] = users.as_slice() else { return Ok(false) };
+        Ok(first.must_change && first.changed_ms == first.created_ms)
+    }
+
     /// Makes a user, who must change the password.
     ///
     /// # Errors

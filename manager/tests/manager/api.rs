@@ -219,6 +219,7 @@ fn a_password_that_must_be_changed_opens_nothing_but_its_change() {
         let app = &world.app;
         let first = app.first_admin().await.expect("first").expect("admin");
         let nobody = Caller { router: router(app.clone()), token: None };
+        assert_eq!(nobody.get("/api/v1/session/beginning").await, json!({ "waiting": true }));
         let body = json!({"name": first.name, "password": first.password});
         let response = nobody.send("POST", "/api/v1/session", Some(body)).await;
         assert_eq!(response.status(), StatusCode::CREATED);
@@ -236,6 +237,7 @@ fn a_password_that_must_be_changed_opens_nothing_but_its_change() {
         let changed = caller.send("POST", "/api/v1/session/password", Some(body)).await;
         assert_eq!(changed.status(), StatusCode::NO_CONTENT);
         caller.get("/api/v1/hosts").await;
+        assert_eq!(caller.get("/api/v1/session/beginning").await, json!({ "waiting": false }));
         // By cookie, and from another site.
         let cookie = format!("a=b; __Host-holdfast={token}");
         let browser = Caller { router: caller.router.clone(), token: None };

@@ -7,12 +7,10 @@ import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-quer
 import { useEffect, useMemo } from "react";
 import { get, Problem, query, type Params } from "./client";
 import { live } from "./live";
-import type { Rows } from "./rows";
+import { everything, type Rows } from "./rows";
 import type { Page } from "./types";
 
 const PAGE = 200;
-/** Most that an export asks for. */
-const EXPORT = 200_000;
 
 interface Wanted {
   path: string;
@@ -100,15 +98,6 @@ export function useList<T>({ path, params, every, off = false }: Wanted, id: (th
       if (hasNextPage && !isFetchingNextPage) void fetchNextPage();
     },
     retry: () => void refetch(),
-    all: async () => {
-      const found: Row<T>[] = [];
-      let cursor: string | null | undefined = null;
-      do {
-        const page: Page<T> = await get<Page<T>>(path, { ...params, limit: 500, cursor });
-        found.push(...page.items.map((thing) => ({ ...thing, id: id(thing) })));
-        cursor = page.next;
-      } while (cursor && found.length < EXPORT);
-      return found;
-    },
+    all: async (chosen) => chosen ?? (await everything<T>(path, params, id)).map((thing) => ({ ...thing, id: id(thing) })),
   };
 }

@@ -2,7 +2,7 @@
 import { keepPreviousData, QueryClient, useQuery } from "@tanstack/react-query";
 import { get, post, Problem, type Params } from "./client";
 import type { Policy, PolicyCheck, PolicyDiff, PolicyVersion, Rollout } from "./types";
-import type { Alert, AlertDetail, ApiToken, Host, Item, Model, ModelDetail, Overview, Page, Profile, Provider, Session, StoredEvent, Task, Totp } from "./types";
+import type { Alert, AlertDetail, ApiToken, Beginning, Host, Item, Model, ModelDetail, Overview, Page, Profile, Provider, Session, StoredEvent, Task, Totp } from "./types";
 
 export const queries = new QueryClient({
   defaultOptions: {
@@ -47,8 +47,14 @@ export const useAlertEvents = (id: string) =>
     queryFn: () => get<Page<StoredEvent>>(`/api/v1/alerts/${id}/events`, { limit: 100 }),
   });
 
+/** The live view tells of a host's health, not of each heartbeat: whether it is cut off comes with those. */
 export const useHost = (id: string | undefined) =>
-  useQuery({ queryKey: ["host", id], queryFn: () => get<Host>(`/api/v1/hosts/${id}`), enabled: id !== undefined });
+  useQuery({
+    queryKey: ["host", id],
+    queryFn: () => get<Host>(`/api/v1/hosts/${id}`),
+    enabled: id !== undefined,
+    refetchInterval: 5_000,
+  });
 
 export const useTask = (id: string) =>
   useQuery({ queryKey: ["task", id], queryFn: () => get<Task>(`/api/v1/tasks/${id}`) });
@@ -80,6 +86,10 @@ export const useItem = (host: string, item: string) =>
 export const useProviders = () =>
   useQuery({ queryKey: ["providers"], queryFn: () => get<Provider[]>("/api/v1/session/providers"), staleTime: Infinity });
 
+/** Whether the manager still waits for its first sign-in; nobody is signed in. */
+export const useBeginning = () =>
+  useQuery({ queryKey: ["beginning"], queryFn: () => get<Beginning>("/api/v1/session/beginning"), staleTime: Infinity });
+
 export const useTotp = () => useQuery({ queryKey: ["totp"], queryFn: () => get<Totp>("/api/v1/session/totp") });
 
 export const useApiTokens = () =>
@@ -108,9 +118,10 @@ export const useProfile = (host: string, process: string, params: Params) =>
     refetchInterval: (one) => (one.state.status === "error" ? false : 15_000),
   });
 
-export const useModels = (params: Params) =>
+export const useModels = (params: Params, wanted = true) =>
   useQuery({
     queryKey: ["models", params],
+    enabled: wanted,
     queryFn: () => get<Model[]>("/api/v1/models", params),
     placeholderData: keepPreviousData,
     refetchInterval: 15_000,

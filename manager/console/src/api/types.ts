@@ -155,6 +155,7 @@ export type Host = Omit<Schemas["HostView"], "facts" | "reasons" | "heartbeat"> 
 export type StoredEvent = Omit<Schemas["EventView"], "event"> & { event: Evidence };
 export type Item = Schemas["ItemView"];
 export type Provider = Schemas["ProviderView"];
+export type Beginning = Schemas["BeginningView"];
 export type Totp = Schemas["TotpView"];
 export type ApiToken = Schemas["ApiTokenView"];
 export type Session = Schemas["SessionView"];

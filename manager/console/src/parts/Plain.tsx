@@ -2,7 +2,7 @@
 import { UnstyledButton } from "@mantine/core";
 import { useState } from "react";
 import { useTranslation } from "react-i18next";
-import { cut, pieces } from "./visible";
+import { cut, harmless, pieces } from "./visible";
 
 interface Props {
   text: string;
@@ -13,7 +13,14 @@ interface Props {
   lines?: boolean;
 }
 
-export function Plain({ text, most = 400, mono = false, lines = false }: Props) {
+export function Plain(props: Props) {
+  const { text, most = 400, mono = false } = props;
+  // Most text is no more than that.
+  if (text.length <= most && harmless(text)) return <bdi className={mono ? "plain mono" : "plain"}>{text}</bdi>;
+  return <Marked {...props} />;
+}
+
+function Marked({ text, most = 400, mono = false, lines = false }: Props) {
   const { t } = useTranslation();
   const [whole, setWhole] = useState(false);
   const shown = whole ? text : cut(text, most);

@@ -2,7 +2,7 @@
 // this browser; rows are chosen by click, space and shift; arrows move, Enter opens.
 import { ActionIcon, Checkbox, Menu } from "@mantine/core";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useCallback, useEffect, useMemo, useRef, useState, type KeyboardEvent, type ReactNode } from "react";
+import { memo, useCallback, useEffect, useMemo, useRef, useState, type KeyboardEvent, type MouseEvent, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 import { useNavigate } from "react-router";
 import type { Rows } from "../api/rows";
@@ -41,6 +41,38 @@ interface Props<T> {
 
 const HEIGHT = 34;
 const AHEAD = 30;
+
+interface Line<T> {
+  row: T;
+  index: number;
+  columns: Column<T>[];
+  grid: string;
+  at: boolean;
+  on: boolean;
+  mark: string;
+  /** What its box is called, where rows can be chosen. */
+  box: string | undefined;
+}
+
+/** One row; drawn again when something of it changes, not when others come and go. */
+const Line = memo(function Line<T extends { id: string }>({ row, index, columns, grid, at, on, mark, box }: Line<T>) {
+  return (
+    <div id={`row-${row.id}`} role="row" aria-rowindex={index + 2} aria-selected={on} data-index={index}
+      className={`row ${at ? "at" : ""} ${on ? "on" : ""} ${mark}`}
+      style={{ gridTemplateColumns: grid, top: index * HEIGHT, height: HEIGHT }}>
+      {box !== undefined && (
+        <span role="gridcell" className="cell check">
+          <input type="checkbox" checked={on} readOnly tabIndex={-1} aria-label={box} />
+        </span>
+      )}
+      {columns.map((column) => (
+        <span key={column.key} role="gridcell" className="cell">
+          {column.cell(row)}
+        </span>
+      ))}
+    </div>
+  );
+}) as <T extends { id: string }>(line: Line<T>) => ReactNode;
 
 function useHidden<T>(name: string, columns: Column<T>[]): [Set<string>, (key: string) => void] {
   const kept = `holdfast.columns.${name}`;
@@ -94,19 +126,23 @@ export function Table<T extends { id: string }>({ name, label, rows, columns, op
   const anchor = useRef<number | null>(null);
   const scroll = useRef<HTMLDivElement>(null);
   const list = rows.rows;
-  const shown = columns.filter((column) => (phone ? column.phone : !hidden.has(column.key)));
+  const shown = useMemo(
+    () => columns.filter((column) => (phone ? column.phone : !hidden.has(column.key))),
+    [columns, hidden, phone],
+  );
   const grid = `${bulk && !phone ? "34px " : ""}${shown.map((column) => column.width).join(" ")}`;
 
   const virtual = useVirtualizer({
     count: list.length,
     getScrollElement: () => scroll.current,
     estimateSize: () => HEIGHT,
-    overscan: 12,
-    getItemKey: (index) => list[index]?.id ?? index,
+    overscan: 4,
   });
   const items = virtual.getVirtualItems();
+  const first = items[0]?.index ?? 0;
   const last = items.at(-1)?.index ?? 0;
-  const { more, next } = rows;
+  const { more, next, seen } = rows;
+  useEffect(() => seen?.(list.slice(first, last + 1)), [first, last, list, seen]);
   useEffect(() => {
     if (more && last >= list.length - AHEAD) next();
   }, [last, list.length, more, next]);
@@ -153,11 +189,22 @@ export function Table<T extends { id: string }>({ name, label, rows, columns, op
     event.preventDefault();
   };
 
+  const pressed = (event: MouseEvent) => {
+    const target = event.target as Element;
+    const index = Number(target.closest<HTMLElement>("[data-index]")?.dataset.index);
+    const row = list[index];
+    if (!row) return;
+    setAt(index);
+    const box = target.closest(".check") !== null;
+    if (bulk && (box || event.shiftKey || event.ctrlKey || event.metaKey)) choose(index, event.shiftKey);
+    else if (!getSelection()?.toString()) void navigate(open(row));
+  };
+
   const picked = useMemo(() => (chosen.size ? list.filter((row) => chosen.has(row.id)) : []), [chosen, list]);
   const clear = () => setChosen(new Set());
   const exportAll = async (kind: "csv" | "json") => {
     try {
-      const all = picked.length ? picked : await rows.all();
+      const all = await rows.all(picked.length ? picked : undefined);
       if (kind === "json") save(`${name}.json`, "application/json", JSON.stringify(all, null, 1));
       else {
         const lines = [columns.map((column) => csvCell(column.label)), ...all.map((row) => columns.map((column) => csvCell(column.text(row))))];
@@ -241,35 +288,12 @@ export function Table<T extends { id: string }>({ name, label, rows, columns, op
               </span>
             ))}
           </div>
-          <div className="rows" role="presentation" style={{ height: virtual.getTotalSize() }}>
-            {items.map((item) => {
-              const row = list[item.index];
-              if (!row) return null;
-              const on = chosen.has(row.id);
-              return (
-                <div key={item.key} id={`row-${row.id}`} role="row" aria-rowindex={item.index + 2} aria-selected={on}
-                  className={`row ${item.index === at ? "at" : ""} ${on ? "on" : ""} ${mark?.(row) ?? ""}`}
-                  style={{ gridTemplateColumns: grid, transform: `translateY(${item.start}px)`, height: HEIGHT }}
-                  onClick={(event) => {
-                    setAt(item.index);
-                    if (bulk && (event.shiftKey || event.ctrlKey || event.metaKey)) choose(item.index, event.shiftKey);
-                    else if (!getSelection()?.toString()) void navigate(open(row));
-                  }}>
-                  {bulk && !phone && (
-                    <span role="gridcell" className="cell check" onClick={(event) => {
-                      event.stopPropagation();
-                      setAt(item.index);
-                      choose(item.index, event.shiftKey);
-                    }}>
-                      <Checkbox size="xs" checked={on} readOnly tabIndex={-1} aria-label={t("table.choose")} />
-                    </span>
-                  )}
-                  {shown.map((column) => (
-                    <span key={column.key} role="gridcell" className="cell">
-                      {column.cell(row)}
-                    </span>
-                  ))}
-                </div>
+          <div className="rows" role="presentation" style={{ height: virtual.getTotalSize() }} onClick={pressed}>
+            {items.map(({ index }) => {
+              const row = list[index];
+              return row && (
+                <Line key={row.id} row={row} index={index} columns={shown} grid={grid} at={index === at} on={chosen.has(row.id)}
+                  mark={mark?.(row) ?? ""} box={bulk && !phone ? t("table.choose") : undefined} />
               );
             })}
           </div>

@@ -1,6 +1,6 @@
 // Times: how long ago, with the whole time beside the pointer. All of one page move on together.
 import { useSyncExternalStore } from "react";
-import { useTranslation } from "react-i18next";
+import { useWords } from "../words/context";
 
 const listeners = new Set<() => void>();
 let now = Date.now();
@@ -28,30 +28,34 @@ const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
   ["second", 1],
 ];
 
-const made = new Map<string, Intl.RelativeTimeFormat>();
+/** To make a format takes longer than to draw its row. */
+function kept<T>(make: (language: string) => T): (language: string) => T {
+  const made = new Map<string, T>();
+  return (language) => {
+    const format = made.get(language) ?? make(language);
+    made.set(language, format);
+    return format;
+  };
+}
+
+const relative = kept((language) => new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" }));
+const absolute = kept((language) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" }));
 
 export function ago(ms: number, to: number, language: string): string {
   const seconds = Math.round((ms - to) / 1000);
   const [unit, size] = STEPS.find(([, step]) => Math.abs(seconds) >= step) ?? ["second", 1];
-  let format = made.get(language);
-  if (!format) {
-    format = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
-    made.set(language, format);
-  }
-  return format.format(Math.trunc(seconds / size), unit);
+  return relative(language).format(Math.trunc(seconds / size), unit);
 }
 
-export const exact = (ms: number, language: string) =>
-  new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" }).format(ms);
+export const exact = (ms: number, language: string) => absolute(language).format(ms);
 
 /** Beyond this a time is no time that a calendar has. */
 const LAST = 8.64e15;
 
 export function Time({ ms, whole = false }: { ms: number | null | undefined; whole?: boolean }) {
-  const { i18n, t } = useTranslation();
+  const { t, language } = useWords();
   const at = useSyncExternalStore(subscribe, () => now);
   if (ms === null || ms === undefined || Math.abs(ms) > LAST) return <span className="dim">{t("time.never")}</span>;
-  const language = i18n.language;
   const long = exact(ms, language);
   return (
     <time dateTime={new Date(ms).toISOString()} title={long} className="nowrap">

@@ -11,6 +11,6 @@ export function rowsOf<T>(asked: UseQueryResult<T[]>, fits: (thing: T) => boolea
     error: asked.error,
     next: () => undefined,
     retry: () => void asked.refetch(),
-    all: () => Promise.resolve(rows),
+    all: (chosen) => Promise.resolve(chosen ?? rows),
   };
 }

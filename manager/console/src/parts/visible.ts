@@ -16,6 +16,9 @@ const written = (character: string) => `\\u{${(character.codePointAt(0) ?? 0).to
 /** The same text with what is not seen written out. */
 export const visible = (text: string) => text.replace(ODD, written);
 
+/** Whether all of it is seen as it is. */
+export const harmless = (text: string) => text.search(ODD) < 0;
+
 /** As [`visible`], in pieces, so that what was written out can be marked; lines stay lines where wanted. */
 export function pieces(text: string, lines = false): Piece[] {
   const found: Piece[] = [];

@@ -5,6 +5,7 @@
 //! is noisy.
 
 mod clam;
+mod console;
 mod figures;
 mod isolation;
 mod listener;
@@ -19,8 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str =
-    "usage: holdfast-bench on-access|sensor|manager [--json FILE] [--rounds N] [--only PART]";
+const USAGE: &str = "usage: holdfast-bench on-access|sensor|manager|console [--json FILE] [--rounds N] [--only PART]";
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -35,10 +35,11 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<String>) -> Result<()> {
     let mut arguments = arguments.into_iter();
     match arguments.next().as_deref() {
-        Some(name @ ("on-access" | "sensor" | "manager")) => {
+        Some(name @ ("on-access" | "sensor" | "manager" | "console")) => {
             let parts = match name {
                 "sensor" => sensor::PARTS,
                 "manager" => manager::PARTS,
+                "console" => console::PARTS,
                 _ => &[],
             };
             let options = Options::parse(arguments, parts)?;
@@ -47,6 +48,7 @@ fn run(arguments: Vec<String>) -> Result<()> {
             let figures = match name {
                 "sensor" => sensor::run(options.rounds, only)?,
                 "manager" => manager::run(options.rounds, only)?,
+                "console" => console::run(options.rounds, only)?,
                 _ => on_access::run(options.rounds)?,
             };
             figures.print();

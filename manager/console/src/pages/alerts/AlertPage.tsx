@@ -7,10 +7,11 @@ import { Link, useParams } from "react-router";
 import { post } from "../../api/client";
 import { queries, useAlert, useAlertEvents, useHost } from "../../api/queries";
 import { RESOLUTIONS, type Alert, type AlertDetail } from "../../api/types";
+import { TaskEntry } from "../../parts/Entry";
 import { Card } from "../../parts/Facts";
 import { Head } from "../../parts/Head";
 import { Isolation } from "../../parts/Isolation";
-import { AlertState, Level, Stage } from "../../parts/Marks";
+import { AlertState, Level } from "../../parts/Marks";
 import { Failure, useReason, Waiting } from "../../parts/Notice";
 import { OrderDialog, type Order, type Wish } from "../../parts/OrderDialog";
 import { Plain } from "../../parts/Plain";
@@ -94,18 +95,7 @@ function Detail({ detail }: { detail: AlertDetail }) {
             <Card title={t("menu.tasks")}>
               <ul className="list">
                 {tasks.map((task) => (
-                  <li key={task.id}>
-                    <Link to={`/tasks/${task.id}`}>
-                      <Stage task={task} />
-                      <span className="what">
-                        {t(`action.${task.action.action}`)}
-                        <small>
-                          <Plain text={task.observed || task.reason} most={160} />
-                        </small>
-                      </span>
-                      <Time ms={task.filed_ms} />
-                    </Link>
-                  </li>
+                  <TaskEntry key={task.id} task={task} under={task.observed || task.reason} />
                 ))}
               </ul>
             </Card>

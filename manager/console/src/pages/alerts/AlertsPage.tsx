@@ -3,10 +3,11 @@ import { Button, Menu } from "@mantine/core";
 import { useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { Link } from "react-router";
+import { useHost, useModels } from "../../api/queries";
 import { useRows } from "../../api/rows";
 import { ALERT_KINDS, LEVELS, RESOLUTIONS, type Alert } from "../../api/types";
 import { useParam } from "../../parts/address";
-import { Choose, Find } from "../../parts/Filter";
+import { Choose, Find, Only } from "../../parts/Filter";
 import { AlertState, Level } from "../../parts/Marks";
 import { Empty } from "../../parts/Notice";
 import { OrderDialog, type Order } from "../../parts/OrderDialog";
@@ -47,16 +48,21 @@ export default function AlertsPage() {
   const [level] = useParam("level");
   const [kind] = useParam("kind");
   const [host] = useParam("host");
+  const [model] = useParam("model");
   const [text] = useParam("text");
   const [, span] = usePeriod(USUAL);
   const [order, setOrder] = useState<Order | null>(null);
   const params = useMemo(
-    () => ({ state: state === "any" ? "" : state, level, kind, host, text, from_ms: span.from_ms, until_ms: span.until_ms }),
-    [state, level, kind, host, text, span],
+    () => ({ state: state === "any" ? "" : state, level, kind, host, model, text, from_ms: span.from_ms, until_ms: span.until_ms }),
+    [state, level, kind, host, model, text, span],
   );
   const rows = useRows<Alert>("alerts", params, true);
+  const only = useHost(host || undefined);
+  // A shipped model has a title; a signature or a capability is its own.
+  const models = useModels({}, model !== "");
+  const title = models.data?.find((one) => one.id === model)?.title;
   const columns = useColumns();
-  const filtered = state !== "open" || level || kind || host || text || span.until_ms;
+  const filtered = state !== "open" || level || kind || host || model || text || span.until_ms;
   const bulk = (chosen: Alert[], clear: () => void) => (
     <>
       <Button size="compact-sm" variant="default" onClick={() => void take(chosen).then(clear)}>
@@ -99,6 +105,8 @@ export default function AlertsPage() {
               options={LEVELS.map((value) => ({ value, label: t(`level.${value}`) }))} />
             <Choose name="kind" label={t("alerts.kind")} any={t("kind.any")}
               options={ALERT_KINDS.map((value) => ({ value, label: t(`kind.${value}`) }))} />
+            <Only name="host" label={t("alerts.host")} text={only.data?.name} />
+            <Only name="model" label={t("models.title")} text={title} />
           </>
         }
         empty={

@@ -7,10 +7,11 @@ import { Link, useParams } from "react-router";
 import { post } from "../../api/client";
 import { queries, useHost, useSome } from "../../api/queries";
 import type { Alert, Host, Task } from "../../api/types";
+import { AlertEntry, TaskEntry } from "../../parts/Entry";
 import { Card, Facts } from "../../parts/Facts";
 import { Head } from "../../parts/Head";
 import { Isolation } from "../../parts/Isolation";
-import { AlertState, Health, Level, Stage } from "../../parts/Marks";
+import { AlertState, Health } from "../../parts/Marks";
 import { Empty, Failure, useReason, Waiting } from "../../parts/Notice";
 import { OrderDialog, type Order, type Wish } from "../../parts/OrderDialog";
 import { Plain } from "../../parts/Plain";
@@ -224,16 +225,9 @@ function Alerts({ host }: { host: Host }) {
       {alerts.data?.items.length ? (
         <ul className="list">
           {alerts.data.items.map((alert) => (
-            <li key={alert.id}>
-              <Link to={`/alerts/${alert.id}`}>
-                <Level level={alert.level} />
-                <span className="what">
-                  <Plain text={alert.title} most={160} />
-                </span>
-                <AlertState alert={alert} />
-                <Time ms={alert.last_ms} />
-              </Link>
-            </li>
+            <AlertEntry key={alert.id} alert={alert}>
+              <AlertState alert={alert} />
+            </AlertEntry>
           ))}
         </ul>
       ) : (
@@ -251,18 +245,7 @@ function Tasks({ host }: { host: Host }) {
       {tasks.data?.items.length ? (
         <ul className="list">
           {tasks.data.items.map((task) => (
-            <li key={task.id}>
-              <Link to={`/tasks/${task.id}`}>
-                <Stage task={task} />
-                <span className="what">
-                  {t(`action.${task.action.action}`)}
-                  <small>
-                    <Plain text={task.reason} most={100} />
-                  </small>
-                </span>
-                <Time ms={task.filed_ms} />
-              </Link>
-            </li>
+            <TaskEntry key={task.id} task={task} under={task.reason} />
           ))}
         </ul>
       ) : (

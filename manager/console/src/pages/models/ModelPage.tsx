@@ -5,6 +5,7 @@ import { useTranslation } from "react-i18next";
 import { Link, useParams } from "react-router";
 import { useModel, usePolicies, useSome } from "../../api/queries";
 import type { Alert, ModelDetail, Task } from "../../api/types";
+import { Entry } from "../../parts/Entry";
 import { Card, Facts } from "../../parts/Facts";
 import { Head } from "../../parts/Head";
 import { AlertState, Level, Stage } from "../../parts/Marks";
@@ -103,26 +104,22 @@ function Detail({ detail }: { detail: ModelDetail }) {
               {runs.length === 0 && <p className="hint dim">{t(operator ? "model.notRun" : "model.notRunAsk")}</p>}
             </Card>
           )}
-          <Card title={t("menu.alerts")} side={<Link to={`/alerts?state=any&text=${encodeURIComponent(model.title)}`}>{t("overview.all")}</Link>}>
+          <Card title={t("menu.alerts")} side={<Link to={`/alerts?state=any&model=${encodeURIComponent(model.id)}`}>{t("overview.all")}</Link>}>
             {alerts.isPending ? (
               <Waiting />
             ) : alerts.data?.items.length ? (
               <ul className="list">
                 {alerts.data.items.slice(0, 20).map((alert) => (
-                  <li key={alert.id}>
-                    <Link to={`/alerts/${alert.id}`}>
-                      <AlertState alert={alert} />
-                      <span className="what">
-                        <Plain text={alert.host} most={80} />
-                        <small>
-                          <Plain text={alert.cause} most={120} />
-                          {alert.simulated && ` · ${t("alert.simulated")}`}
-                        </small>
-                      </span>
-                      <span className="number">{alert.count}</span>
-                      <Time ms={alert.last_ms} />
-                    </Link>
-                  </li>
+                  <Entry key={alert.id} to={`/alerts/${alert.id}`} mark={<AlertState alert={alert} />} what={<Plain text={alert.host} most={80} />}
+                    under={
+                      <>
+                        <Plain text={alert.cause} most={120} />
+                        {alert.simulated && ` · ${t("alert.simulated")}`}
+                      </>
+                    }>
+                    <span className="number">{alert.count}</span>
+                    <Time ms={alert.last_ms} />
+                  </Entry>
                 ))}
               </ul>
             ) : alerts.error ? (

@@ -5,8 +5,9 @@ import { Link, useNavigate } from "react-router";
 import { useOverview, useSome } from "../../api/queries";
 import { LEVELS, type Alert, type Host, type Task } from "../../api/types";
 import { Bars } from "../../parts/Bars";
+import { AlertEntry, Entry, TaskEntry } from "../../parts/Entry";
 import { Card } from "../../parts/Facts";
-import { Health, Level, Stage } from "../../parts/Marks";
+import { Health, Level } from "../../parts/Marks";
 import { Empty, Failure, Waiting } from "../../parts/Notice";
 import { Period, usePeriod } from "../../parts/Period";
 import { Plain } from "../../parts/Plain";
@@ -93,19 +94,9 @@ function Newest() {
       ) : alerts.data?.items.length ? (
         <ul className="list">
           {alerts.data.items.map((alert) => (
-            <li key={alert.id}>
-              <Link to={`/alerts/${alert.id}`}>
-                <Level level={alert.level} />
-                <span className="what">
-                  <Plain text={alert.title} most={160} />
-                  <small>
-                    <Plain text={alert.host} most={60} />
-                  </small>
-                </span>
-                {alert.count > 1 && <Badge size="sm" variant="default">{`×${alert.count}`}</Badge>}
-                <Time ms={alert.last_ms} />
-              </Link>
-            </li>
+            <AlertEntry key={alert.id} alert={alert} under={alert.host}>
+              {alert.count > 1 && <Badge size="sm" variant="default">{`×${alert.count}`}</Badge>}
+            </AlertEntry>
           ))}
         </ul>
       ) : (
@@ -129,25 +120,19 @@ function Fleet({ red, all }: { red: number; all: number }) {
       ) : (
         <ul className="list">
           {list.map((host) => (
-            <li key={host.id}>
-              <Link to={`/hosts/${host.id}`}>
-                <Health host={host} />
-                <span className="what">
-                  <Plain text={host.name} most={60} />
-                  <small>
-                    {host.reasons[0] ? (
-                      <Plain text={`${host.reasons[0].name}: ${host.reasons[0].evidence}`} most={120} />
-                    ) : (
-                      <>
-                        {t("hosts.proven")} <Time ms={host.proven_ms} />
-                      </>
-                    )}
-                  </small>
-                </span>
-                {host.isolated && <span className="mark cut">{t("hosts.isolated")}</span>}
-                <Time ms={host.seen_ms} />
-              </Link>
-            </li>
+            <Entry key={host.id} to={`/hosts/${host.id}`} mark={<Health host={host} />} what={<Plain text={host.name} most={60} />}
+              under={
+                host.reasons[0] ? (
+                  <Plain text={`${host.reasons[0].name}: ${host.reasons[0].evidence}`} most={120} />
+                ) : (
+                  <>
+                    {t("hosts.proven")} <Time ms={host.proven_ms} />
+                  </>
+                )
+              }>
+              {host.isolated && <span className="mark cut">{t("hosts.isolated")}</span>}
+              <Time ms={host.seen_ms} />
+            </Entry>
           ))}
         </ul>
       )}
@@ -166,18 +151,7 @@ function Running() {
       ) : (
         <ul className="list">
           {list.map((task) => (
-            <li key={task.id}>
-              <Link to={`/tasks/${task.id}`}>
-                <Stage task={task} />
-                <span className="what">
-                  {t(`action.${task.action.action}`)}
-                  <small>
-                    <Plain text={task.host} most={60} />
-                  </small>
-                </span>
-                <Time ms={task.filed_ms} />
-              </Link>
-            </li>
+            <TaskEntry key={task.id} task={task} under={task.host} />
           ))}
         </ul>
       )}

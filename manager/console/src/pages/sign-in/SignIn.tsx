@@ -5,11 +5,12 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useState, type FormEvent, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
 import { post, Problem, remove } from "../../api/client";
-import { useProviders } from "../../api/queries";
+import { useBeginning, useProviders } from "../../api/queries";
+import { useNewPassword } from "../../parts/NewPassword";
 import { useReason } from "../../parts/Notice";
 import { visible } from "../../parts/visible";
 
-function Door({ title, lead, send, children }: { title: string; lead: string; send: () => void; children: ReactNode }) {
+function Door({ title, lead = "", send, children }: { title: string; lead?: string; send: () => void; children: ReactNode }) {
   const { t } = useTranslation();
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -26,7 +27,7 @@ function Door({ title, lead, send, children }: { title: string; lead: string; se
           <span>{t("name")}</span>
         </div>
         <h1>{title}</h1>
-        <p className="dim">{lead}</p>
+        {lead && <p className="dim">{lead}</p>}
         {children}
       </form>
     </main>
@@ -81,6 +82,7 @@ export function SignIn() {
   const [refused, setRefused] = useState(refusal);
   const [busy, setBusy] = useState(false);
   const [left, wait] = useWait();
+  const first = useBeginning().data?.waiting === true;
   const send = async () => {
     setBusy(true);
     setWhy("");
@@ -101,7 +103,7 @@ export function SignIn() {
     }
   };
   return (
-    <Door title={t("signIn.title")} lead={t(needsCode ? "signIn.leadCode" : "signIn.lead")} send={() => void send()}>
+    <Door title={t("signIn.title")} lead={needsCode ? t("signIn.leadCode") : first ? t("signIn.lead") : ""} send={() => void send()}>
       {needsCode ? (
         <TextInput label={t("signIn.code")} description={t("signIn.codeHint")} value={code} autoFocus required
           autoComplete="one-time-code" onChange={(event) => setCode(event.currentTarget.value)} />
@@ -124,49 +126,17 @@ export function SignIn() {
   );
 }
 
-/** As the manager has it. */
-export const LEAST = 12;
-
 export function FirstPassword({ name }: { name: string }) {
   const { t } = useTranslation();
   const client = useQueryClient();
-  const reason = useReason();
-  const [old, setOld] = useState("");
-  const [fresh, setFresh] = useState("");
-  const [again, setAgain] = useState("");
-  const [why, setWhy] = useState("");
-  const [busy, setBusy] = useState(false);
-  const send = async () => {
-    if (fresh !== again) {
-      setWhy(t("password.differ"));
-      return;
-    }
-    setBusy(true);
-    setWhy("");
-    try {
-      await post("/api/v1/session/password", { old, new: fresh });
-      await client.invalidateQueries({ queryKey: ["session"] });
-    } catch (error) {
-      setWhy(error instanceof Problem && error.status === 401 ? t("password.wrong") : reason(error));
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { fields, busy, send } = useNewPassword(() => client.invalidateQueries({ queryKey: ["session"] }), true);
   const leave = async () => {
     await remove("/api/v1/session").catch(() => undefined);
     client.setQueryData(["session"], null);
   };
   return (
     <Door title={t("password.title")} lead={t("password.lead", { name })} send={() => void send()}>
-      <PasswordInput label={t("password.old")} value={old} autoFocus required autoComplete="current-password"
-        onChange={(event) => setOld(event.currentTarget.value)} />
-      <PasswordInput label={t("password.new")} description={t("password.hint", { count: LEAST })} value={fresh} required
-        minLength={LEAST} autoComplete="new-password" onChange={(event) => setFresh(event.currentTarget.value)} />
-      <PasswordInput label={t("password.again")} value={again} required autoComplete="new-password"
-        onChange={(event) => setAgain(event.currentTarget.value)} />
-      <p className="why" role="alert">
-        {why}
-      </p>
+      {fields}
       <Button type="submit" fullWidth loading={busy}>
         {t("password.send")}
       </Button>

@@ -87,7 +87,7 @@ function Detail({ task }: { task: Task }) {
         <Card title={t("task.result")}>
           <p className="sentence">{task.observed ? <Plain text={task.observed} most={1000} /> : t("task.waiting")}</p>
           {task.result !== null && task.result !== undefined && (
-            <pre className="result">
+            <pre className="result" tabIndex={0} aria-label={t("task.result")}>
               <Plain text={JSON.stringify(task.result, null, 2)} most={6000} mono lines />
             </pre>
           )}
