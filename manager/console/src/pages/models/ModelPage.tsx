@@ -142,11 +142,9 @@ function Switches({ model }: { model: ModelDetail["model"] }) {
   const policies = usePolicies();
   const list = policies.data ?? [];
   return (
-    <Card title={t("model.switches")}>
+    <Card title={t("model.switches")} side={<Link to="/policies">{t("menu.policies")}</Link>}>
       {list.length === 0 ? (
-        <p className="hint dim padded">
-          {t("model.noPolicies")} <Link to="/policies">{t("menu.policies")}</Link>
-        </p>
+        <p className="dim padded">{t("model.noPolicies")}</p>
       ) : (
         <ul className="list">
           {list.map((policy) => (
