@@ -109,7 +109,9 @@ pub async fn alert_raise(tx: &mut Tx, raise: &Raise, now_ms: i64) -> Result<Rais
         "INSERT INTO alerts (number, id, host, kind, group_key, model, cause, title, level, \
          attack, simulated, count, first_ms, last_ms, created_ms, updated_ms, state, evidence, \
          previous) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, 'new', \
+         VALUES (CASE WHEN EXISTS (SELECT 1 FROM alerts o WHERE o.number = $1) THEN \
+         (SELECT MAX(o.number) + 1 FROM alerts o WHERE o.number >= $1 AND o.number < $17) \
+         ELSE $1 END, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, 'new', \
          $16, (SELECT p.id FROM alerts p WHERE p.group_key = $5 AND p.state = 'resolved' \
          ORDER BY p.number DESC LIMIT 1)) \
          ON CONFLICT (group_key) WHERE state <> 'resolved' DO UPDATE SET \
@@ -141,6 +143,8 @@ pub async fn alert_raise(tx: &mut Tx, raise: &Raise, now_ms: i64) -> Result<Rais
     .bind(raise.last_ms)
     .bind(now_ms)
     .bind(clean(&raise.evidence))
+    // Of a large fleet many fall silent in one millisecond, and some of them ask for one place.
+    .bind(first_number(now_ms.saturating_add(1)))
     .fetch_one(tx.conn())
     .await
     .map_err(failed("raise an alert"))?;

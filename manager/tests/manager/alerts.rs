@@ -2,7 +2,8 @@
 
 use holdfast_common::event::Event;
 use holdfast_manager::app::{AlertEdit, App, AppError, Change};
-use holdfast_manager::store::alerts::{Alert, AlertFilter};
+use holdfast_manager::store::Store;
+use holdfast_manager::store::alerts::{Alert, AlertFilter, Raise, alert_raise};
 
 use crate::world::{On, World, bytes, malware, model, on_both, until};
 
@@ -20,6 +21,38 @@ fn edit(state: &str, resolution: Option<&str>) -> AlertEdit {
 }
 
 on_both! {
+    async fn of_a_fleet_that_falls_silent_in_one_millisecond_every_host_has_its_alert(world: World) {
+        let host = world.host("one").await;
+        let store = Store::open(world.settings.place.clone()).await.expect("store");
+        let host = store.host_get(host).await.expect("read").expect("host").number;
+        // So many that some ask for one place: 500,000 are in a millisecond.
+        let many: u32 = 4000;
+        let now_ms = 1_700_000_000_000;
+        let mut tx = store.begin().await.expect("begin");
+        let mut numbers = std::collections::HashSet::new();
+        for one in 0..many {
+            let raise = Raise {
+                host,
+                kind: "health",
+                group_key: one.to_be_bytes().to_vec(),
+                model: "link".to_owned(),
+                cause: String::new(),
+                title: "Host is silent".to_owned(),
+                level: "high".to_owned(),
+                attack: String::new(),
+                simulated: false,
+                count: 1,
+                first_ms: now_ms,
+                last_ms: now_ms,
+                evidence: "{}".to_owned(),
+            };
+            numbers.insert(alert_raise(&mut tx, &raise, now_ms).await.expect("raise").number);
+        }
+        tx.commit().await.expect("commit");
+        assert_eq!(numbers.len(), many as usize);
+        store.close().await;
+    }
+
     async fn detections_of_one_host_model_and_cause_are_one_alert_and_counted(world: World) {
         let (one, two) = (world.host("one").await, world.host("two").await);
         let sniffs: Vec<Event> = (0..700).map(|_| model("Network Sniffing", "tcpdump")).collect();

@@ -40,7 +40,7 @@ on_both! {
         // As version 8 left it.
         for sql in [
             "CREATE INDEX events_host ON events (host, number)",
-            "DELETE FROM _sqlx_migrations WHERE version = 10",
+            "DELETE FROM _sqlx_migrations WHERE version = 9",
         ] {
             sqlx::query(sql).execute(&pool).await.expect("go back");
         }
