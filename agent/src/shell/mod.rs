@@ -166,7 +166,10 @@ impl Shells {
         })?;
         let mode = if opening.restricted { "a restricted shell" } else { "a shell" };
         self.tell(&opening, "opened", &opening.reason, 0);
-        let (idle, longest) = (self.config.idle.as_secs(), self.config.longest.as_secs());
+        let (idle, longest) = {
+            let rules = self.rules();
+            (rules.idle.as_secs(), rules.longest.as_secs())
+        };
         opened(&format!(
             "{mode} is open on {}; it ends when nobody types for {idle} s, and after {longest} s",
             terminal.name()
