@@ -8,6 +8,7 @@ import { queries, useApiTokens } from "../../api/queries";
 import type { ApiToken } from "../../api/types";
 import { Copy } from "../../parts/Copy";
 import { Card } from "../../parts/Facts";
+import { Form, useSend } from "../../parts/Form";
 import { Empty, Failure, useReason, Waiting } from "../../parts/Notice";
 import { Plain } from "../../parts/Plain";
 import { Time } from "../../parts/Time";
@@ -82,7 +83,7 @@ export function Tokens() {
         </div>
       )}
       <Modal opened={making} onClose={() => setMaking(false)} title={t("tokens.make")}>
-        {making && <Form close={() => setMaking(false)} />}
+        {making && <Wanted close={() => setMaking(false)} />}
       </Modal>
       <Modal opened={ending !== null} onClose={() => setEnding(null)} title={t("tokens.end")}>
         {ending && (
@@ -108,28 +109,19 @@ export function Tokens() {
   );
 }
 
-function Form({ close }: { close: () => void }) {
+function Wanted({ close }: { close: () => void }) {
   const { t } = useTranslation();
-  const reason = useReason();
+  const { send, busy, why } = useSend("api-tokens");
   const { operator, admin, shell } = useRole();
   const [name, setName] = useState("");
   const [scopes, setScopes] = useState<string[]>(["read"]);
   const [days, setDays] = useState("90");
   const [made, setMade] = useState<ApiToken | null>(null);
-  const [why, setWhy] = useState("");
-  const [busy, setBusy] = useState(false);
   const offered = ["read", "metrics", ...(operator ? ["respond"] : []), ...(shell ? ["shell"] : []), ...(admin ? ["administer"] : [])];
-  const send = async () => {
-    setBusy(true);
-    setWhy("");
-    try {
-      setMade(await post<ApiToken>("/api/v1/api-tokens", { name: name.trim(), scopes, valid_s: Number(days) * 86_400 }));
-      await queries.invalidateQueries({ queryKey: ["api-tokens"] });
-    } catch (error) {
-      setWhy(reason(error));
-    } finally {
-      setBusy(false);
-    }
+  const act = async () => {
+    const body = { name: name.trim(), scopes, valid_s: Number(days) * 86_400 };
+    const token = await send(() => post<ApiToken>("/api/v1/api-tokens", body));
+    if (token) setMade(token);
   };
   if (made) {
     return (
@@ -146,13 +138,7 @@ function Form({ close }: { close: () => void }) {
     );
   }
   return (
-    <form
-      className="stack"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void send();
-      }}
-    >
+    <Form act={act} busy={busy} disabled={name.trim() === "" || scopes.length === 0} why={why} label={t("tokens.make")} close={close}>
       <TextInput label={t("tokens.name")} description={t("tokens.nameHint")} value={name} required maxLength={100} data-autofocus
         onChange={(event) => setName(event.currentTarget.value)} />
       <Checkbox.Group label={t("tokens.scopes")} description={t("tokens.scopesHint")} value={scopes} onChange={setScopes}>
@@ -164,17 +150,6 @@ function Form({ close }: { close: () => void }) {
       </Checkbox.Group>
       <Select label={t("add.valid")} value={days} allowDeselect={false} onChange={(value) => setDays(value ?? "90")}
         data={DAYS.map((value) => ({ value, label: t("tokens.days", { count: Number(value) }) }))} />
-      <p className="why" role="alert">
-        {why}
-      </p>
-      <Group justify="flex-end">
-        <Button variant="default" onClick={close}>
-          {t("cancel")}
-        </Button>
-        <Button type="submit" loading={busy} disabled={name.trim() === "" || scopes.length === 0}>
-          {t("tokens.make")}
-        </Button>
-      </Group>
-    </form>
+    </Form>
   );
 }

@@ -14,7 +14,7 @@ import { Period, usePeriod } from "../../parts/Period";
 import { Plain } from "../../parts/Plain";
 import { Table, type Column } from "../../parts/Table";
 import { exact, Time } from "../../parts/Time";
-import { useOpened } from "./form";
+import { useOpened } from "./opened";
 
 const USUAL = "7d";
 const PAGE = 200;

@@ -16,7 +16,8 @@ import { Table, type Column } from "../../parts/Table";
 import { exact, Time } from "../../parts/Time";
 import { visible } from "../../parts/visible";
 import { blank, body, fieldsOf, KINDS, placeOf, type Fields } from "./channel";
-import { Form, useOpened, useSend } from "./form";
+import { Form, useSend } from "../../parts/Form";
+import { useOpened } from "./opened";
 
 const stateOf = (channel: Channel) => (!channel.enabled ? "off" : channel.failures > 0 ? "failing" : channel.sent_ms ? "works" : "unused");
 

@@ -16,7 +16,8 @@ import { rowsOf } from "../../parts/rowsOf";
 import { Table, type Column } from "../../parts/Table";
 import { exact, Time } from "../../parts/Time";
 import { AddHost } from "../hosts/AddHost";
-import { Form, useOpened, useSend } from "./form";
+import { Form, useSend } from "../../parts/Form";
+import { useOpened } from "./opened";
 
 type State = "revoked" | "expired" | "used" | "valid";
 

@@ -16,7 +16,8 @@ import { Table, type Column } from "../../parts/Table";
 import { exact, Time } from "../../parts/Time";
 import { visible } from "../../parts/visible";
 import { useRole } from "../../shell/session";
-import { Form, useOpened, useSend } from "./form";
+import { Form, useSend } from "../../parts/Form";
+import { useOpened } from "./opened";
 
 const ROLES = ["viewer", "operator", "admin"];
 const LEAST = 12;

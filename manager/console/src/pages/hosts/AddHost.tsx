@@ -5,7 +5,7 @@ import { useTranslation } from "react-i18next";
 import { post } from "../../api/client";
 import type { EnrollmentToken } from "../../api/types";
 import { Copy } from "../../parts/Copy";
-import { useReason } from "../../parts/Notice";
+import { Form, useSend } from "../../parts/Form";
 import { Plain } from "../../parts/Plain";
 import { Time } from "../../parts/Time";
 
@@ -30,31 +30,17 @@ export function AddHost({ opened, close }: { opened: boolean; close: () => void 
 
 function Wanted({ done, leave }: { done: (token: EnrollmentToken) => void; leave: () => void }) {
   const { t } = useTranslation();
-  const reason = useReason();
+  const { send, busy, why } = useSend("enrollment-tokens");
   const [group, setGroup] = useState("default");
   const [uses, setUses] = useState<number | string>(1);
   const [hours, setHours] = useState("1");
-  const [why, setWhy] = useState("");
-  const [busy, setBusy] = useState(false);
-  const send = async () => {
-    setBusy(true);
-    setWhy("");
-    try {
-      done(await post<EnrollmentToken>("/api/v1/enrollment-tokens", { group, uses: Number(uses), valid_s: Number(hours) * 3_600 }));
-    } catch (error) {
-      setWhy(reason(error));
-    } finally {
-      setBusy(false);
-    }
+  const act = async () => {
+    const body = { group, uses: Number(uses), valid_s: Number(hours) * 3_600 };
+    const token = await send(() => post<EnrollmentToken>("/api/v1/enrollment-tokens", body));
+    if (token) done(token);
   };
   return (
-    <form
-      className="stack"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void send();
-      }}
-    >
+    <Form act={act} busy={busy} why={why} label={t("add.make")} close={leave}>
       <p className="dim">{t("add.lead")}</p>
       <Group grow align="start">
         <TextInput label={t("add.group")} value={group} required maxLength={100} onChange={(event) => setGroup(event.currentTarget.value)} />
@@ -62,18 +48,7 @@ function Wanted({ done, leave }: { done: (token: EnrollmentToken) => void; leave
         <Select label={t("add.valid")} value={hours} allowDeselect={false} onChange={(value) => setHours(value ?? "1")}
           data={HOURS.map((value) => ({ value, label: t("order.isolate.hours", { count: Number(value) }) }))} />
       </Group>
-      <p className="why" role="alert">
-        {why}
-      </p>
-      <Group justify="flex-end">
-        <Button variant="default" onClick={leave}>
-          {t("cancel")}
-        </Button>
-        <Button type="submit" loading={busy}>
-          {t("add.make")}
-        </Button>
-      </Group>
-    </form>
+    </Form>
   );
 }
 

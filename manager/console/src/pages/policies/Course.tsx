@@ -7,7 +7,7 @@ import { queries } from "../../api/queries";
 import type { Policy } from "../../api/types";
 import { Card, Facts } from "../../parts/Facts";
 import { useRole } from "../../shell/session";
-import { Form, useSend } from "../admin/form";
+import { Form, useSend } from "../../parts/Form";
 
 export function Course({ policy }: { policy: Policy }) {
   const { t } = useTranslation();

@@ -16,7 +16,7 @@ import { rowsOf } from "../../parts/rowsOf";
 import { Table, type Column } from "../../parts/Table";
 import { exact, Time } from "../../parts/Time";
 import { useRole } from "../../shell/session";
-import { Form, useSend } from "../admin/form";
+import { Form, useSend } from "../../parts/Form";
 import { ROLLOUTS, RolloutState } from "./parts";
 
 export default function PoliciesPage() {

@@ -14,7 +14,7 @@ import { Empty, Failure, Waiting } from "../../parts/Notice";
 import { Plain } from "../../parts/Plain";
 import { Time } from "../../parts/Time";
 import { useRole } from "../../shell/session";
-import { Form, useSend } from "../admin/form";
+import { Form, useSend } from "../../parts/Form";
 import { Course } from "./Course";
 import { Diff, RolloutState, Text, Warnings } from "./parts";
 import { RolloutCard } from "./RolloutCard";

@@ -1,10 +1,9 @@
-// What the dialogs of this page have in common: they send, say what was refused, and close.
+// What dialogs have in common: they send, say what was refused, and close.
 import { Button, Group } from "@mantine/core";
 import { useState, type ReactNode } from "react";
 import { useTranslation } from "react-i18next";
-import { useSearchParams } from "react-router";
-import { queries } from "../../api/queries";
-import { useReason } from "../../parts/Notice";
+import { queries } from "../api/queries";
+import { useReason } from "./Notice";
 
 /** Sends something; what it changed is asked for again. */
 export function useSend(noun: string) {
@@ -27,8 +26,8 @@ export function useSend(noun: string) {
   return { send, busy, why };
 }
 
-export function Form({ act, children, busy, why, label, close }: {
-  act: () => Promise<void>; children: ReactNode; busy: boolean; why: string; label: string; close: () => void;
+export function Form({ act, children, busy, disabled = false, why, label, close }: {
+  act: () => Promise<void>; children: ReactNode; busy: boolean; disabled?: boolean; why: string; label: string; close: () => void;
 }) {
   const { t } = useTranslation();
   return (
@@ -47,28 +46,10 @@ export function Form({ act, children, busy, why, label, close }: {
         <Button variant="default" onClick={close}>
           {t("cancel")}
         </Button>
-        <Button type="submit" loading={busy}>
+        <Button type="submit" loading={busy} disabled={disabled}>
           {label}
         </Button>
       </Group>
     </form>
   );
-}
-
-/** What of a list is open, by a word of the address. */
-export function useOpened(): { opened: string; open: (id: string) => string; set: (id: string) => void } {
-  const [params, setParams] = useSearchParams();
-  const open = (id: string) => {
-    const next = new URLSearchParams(params);
-    next.set("open", id);
-    return `?${next}`;
-  };
-  const set = (id: string) =>
-    setParams((before) => {
-      const next = new URLSearchParams(before);
-      if (id) next.set("open", id);
-      else next.delete("open");
-      return next;
-    });
-  return { opened: params.get("open") ?? "", open, set };
 }
