@@ -19,7 +19,7 @@ pub mod terminal;
 pub mod uring;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// Wait until a condition gives something, looking every few milliseconds; `None` after the deadline.
@@ -33,6 +33,18 @@ pub fn until<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) ->
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A process of a test; killed and waited for at the end.
+#[derive(Debug)]
+pub struct Owned(pub Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

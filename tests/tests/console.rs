@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use holdfast_tests::agent::{Agent, Setup};
@@ -16,7 +16,7 @@ use holdfast_tests::manager::Manager;
 use holdfast_tests::rest::Request;
 use holdfast_tests::scratch::Scratch;
 use holdfast_tests::terminal::Terminal;
-use holdfast_tests::{copy_program, eicar, require_root};
+use holdfast_tests::{Owned, copy_program, eicar, require_root};
 use serde_json::{Value, json};
 
 /// Turns the text behind it round, and would be a picture with a script where it were markup.
@@ -191,16 +191,6 @@ fn serve_once(web: &TcpListener) -> Result<()> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len());
     caller.write_all(&[head.as_bytes(), &content].concat())?;
     Ok(())
-}
-
-/// A process of a test; killed and waited for at the end.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use holdfast_tests::agent::{Agent, PATIENCE, Setup, binary};
 use holdfast_tests::observe::wait_event;
 use holdfast_tests::scratch::Scratch;
-use holdfast_tests::{require_root, until};
+use holdfast_tests::{Owned, require_root, until};
 use serde_json::Value;
 
 /// A detection comes within a second; a busy machine may take longer.
@@ -180,16 +180,6 @@ fn a_dry_run_says_everything_and_does_nothing() {
     assert_eq!(text.lines().filter(|line| line.contains("\"would\"")).count(), ROWS.len());
     let wrong = Command::new(binary("holdfast")).args(["simulate", "run", "x", "--all"]).output();
     assert_eq!(wrong.expect("run").status.code(), Some(64));
-}
-
-/// A process of a test; killed and waited for at the end.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A shell under the name of systemctl, whose arguments say that it stops what protects.

@@ -5,7 +5,7 @@
 //! started itself.
 
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use holdfast_agent::config;
 use holdfast_agent::detect::models::Models;
 use holdfast_agent::sensor::{Needs, ProcessTable, Sensor, Sink};
 use holdfast_common::event::{Activity, ActivityEvent, EventBody, ExecEvent, PacketSocketEvent};
+use holdfast_tests::Owned;
 use holdfast_tests::deeds;
 use holdfast_tests::program32::EXIT;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
@@ -96,16 +97,6 @@ impl Watch {
 
     fn socket(&self, what: &str, is: impl Fn(&PacketSocketEvent) -> bool) -> PacketSocketEvent {
         self.wait(what, |seen| seen.sockets.iter().find(|event| is(event)).cloned())
-    }
-}
-
-/// A process of a test; killed and waited for at the end.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use holdfast_agent::config;
 use holdfast_common::event::FileEvent;
+use holdfast_tests::Owned;
 use holdfast_tests::uring::{Request, Ring, op};
-use watch::{DEADLINE, Owned, Watch, python, shell};
+use watch::{DEADLINE, Watch, python, shell};
 
 const ROLE: &str = "HOLDFAST_FILES_TEST_ROLE";
 

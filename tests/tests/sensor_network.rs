@@ -15,9 +15,9 @@ use std::time::Instant;
 use holdfast_agent::config;
 use holdfast_agent::sensor::{Needs, ProcessTable, Sensor};
 use holdfast_common::event::{EventBody, NetworkEvent};
-use holdfast_tests::until;
 use holdfast_tests::uring::{Request, Ring, op};
-use watch::{DEADLINE, Owned, Watch, python};
+use holdfast_tests::{Owned, until};
+use watch::{DEADLINE, Watch, python};
 
 const ROLE: &str = "HOLDFAST_NETWORK_TEST_ROLE";
 

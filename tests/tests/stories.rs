@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_tests::agent::{PATIENCE, Setup};
@@ -13,23 +13,13 @@ use holdfast_tests::browser::Browser;
 use holdfast_tests::lab::{HOST_INTERFACE, Lab};
 use holdfast_tests::manager::Manager;
 use holdfast_tests::scratch::Scratch;
-use holdfast_tests::{eicar, require_root, until};
+use holdfast_tests::{Owned, eicar, require_root, until};
 use serde_json::{Value, json};
 
 const USER: &str = "ann";
 const PASSWORD: &str = "a password of her own";
 /// What the mail server takes.
 const MAIL_PASSWORD: &str = "correct horse";
-
-/// A process of a test; killed and waited for at the end.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn an_intrusion_is_seen_followed_searched_for_collected_and_cut_off() {

@@ -26,7 +26,7 @@ impl Engine {
     /// Rules whose log source no event has stay in the list and are never looked at.
     ///
     /// # Errors
-    /// When the search tables cannot be built.
+    /// When there are more rules than numbers for them.
     pub fn new(rules: Vec<CompiledRule>) -> Result<Self, String> {
         let sources: Vec<_> = rules.iter().map(|rule| Source::of(&rule.logsource)).collect();
         let mut tables = Vec::new();

@@ -1,7 +1,7 @@
 //! The sensor and the model in a guest: programs load, execs and sniffers are seen.
 
 use std::net::UdpSocket;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::agent::{Agent, PATIENCE, Setup};
 use crate::deeds;
 use crate::observe::{assert_named, wait_event};
 use crate::program32::EXIT;
-use crate::until;
+use crate::{Owned, until};
 
 /// Names the scratch folder of a deed.
 const FOLDER: &str = "HOLDFAST_DEED_FOLDER";
@@ -277,16 +277,5 @@ pub(super) fn open_packet_socket() -> ExitCode {
             eprintln!("socket: {errno}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Ends with the scenario.
-struct Owned(Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -181,14 +181,4 @@ pub fn python(script: &str, arguments: &[&str]) -> u32 {
     let status = child.wait().expect("wait");
     assert!(status.success(), "{script}: {status}");
     pid
-}
-
-/// A process of a test; killed and waited for at the end.
-pub struct Owned(pub Child);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
