@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{App, StoreError, now_ms};
-use crate::store::events::numbers;
+use crate::store::numbers::numbers;
 use crate::store::quarantine::items_forget;
 use crate::store::retention::{DAY_MS, events_remove, partitions_drop, partitions_make};
 

@@ -324,7 +324,7 @@ async fn events_write(
             continue;
         }
         done.stored += 1;
-        let day = crate::store::events::time_of(place.number).div_euclid(DAY_MS);
+        let day = crate::store::numbers::time_of(place.number).div_euclid(DAY_MS);
         let total = totals.entry((day, &event.kind)).or_default();
         total.0 += 1;
         total.1 += i64::try_from(event.body.len()).unwrap_or(i64::MAX);

@@ -4,7 +4,7 @@ use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::deliveries::notification_queue;
-use super::events::{first_number, number_of};
+use super::numbers::{first_number, free_number, number_of};
 use super::{Store, StoreError, Tx, clean, column, failed, id_column, id_column_maybe, id_value};
 
 /// What one or more detections of a group add up to.
@@ -105,13 +105,12 @@ pub struct Raised {
 /// [`StoreError`]
 pub async fn alert_raise(tx: &mut Tx, raise: &Raise, now_ms: i64) -> Result<Raised, StoreError> {
     let id = Uuid::now_v7();
-    let row = sqlx::query(
+    // Of a large fleet many fall silent in one millisecond, and some of them ask for one place.
+    let sql = format!(
         "INSERT INTO alerts (number, id, host, kind, group_key, model, cause, title, level, \
          attack, simulated, count, first_ms, last_ms, created_ms, updated_ms, state, evidence, \
          previous) \
-         VALUES (CASE WHEN EXISTS (SELECT 1 FROM alerts o WHERE o.number = $1) THEN \
-         (SELECT MAX(o.number) + 1 FROM alerts o WHERE o.number >= $1 AND o.number < $17) \
-         ELSE $1 END, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, 'new', \
+         VALUES ({number}, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, 'new', \
          $16, (SELECT p.id FROM alerts p WHERE p.group_key = $5 AND p.state = 'resolved' \
          ORDER BY p.number DESC LIMIT 1)) \
          ON CONFLICT (group_key) WHERE state <> 'resolved' DO UPDATE SET \
@@ -126,28 +125,28 @@ pub async fn alert_raise(tx: &mut Tx, raise: &Raise, now_ms: i64) -> Result<Rais
          ELSE alerts.last_ms END, \
          cleared_ms = NULL, updated_ms = excluded.updated_ms \
          RETURNING number, id",
-    )
-    .bind(number_of(now_ms, raise.host, id))
-    .bind(id_value(id))
-    .bind(raise.host)
-    .bind(raise.kind)
-    .bind(raise.group_key.clone())
-    .bind(clean(&raise.model))
-    .bind(clean(&raise.cause))
-    .bind(clean(&raise.title))
-    .bind(clean(&raise.level))
-    .bind(clean(&raise.attack))
-    .bind(i64::from(raise.simulated))
-    .bind(raise.count)
-    .bind(raise.first_ms)
-    .bind(raise.last_ms)
-    .bind(now_ms)
-    .bind(clean(&raise.evidence))
-    // Of a large fleet many fall silent in one millisecond, and some of them ask for one place.
-    .bind(first_number(now_ms.saturating_add(1)))
-    .fetch_one(tx.conn())
-    .await
-    .map_err(failed("raise an alert"))?;
+        number = free_number("alerts"),
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(number_of(now_ms, raise.host, id))
+        .bind(id_value(id))
+        .bind(raise.host)
+        .bind(raise.kind)
+        .bind(raise.group_key.clone())
+        .bind(clean(&raise.model))
+        .bind(clean(&raise.cause))
+        .bind(clean(&raise.title))
+        .bind(clean(&raise.level))
+        .bind(clean(&raise.attack))
+        .bind(i64::from(raise.simulated))
+        .bind(raise.count)
+        .bind(raise.first_ms)
+        .bind(raise.last_ms)
+        .bind(now_ms)
+        .bind(clean(&raise.evidence))
+        .fetch_one(tx.conn())
+        .await
+        .map_err(failed("raise an alert"))?;
     let raised = Raised { number: column(&row, "number")?, id: id_column(&row, "id")? };
     notification_queue(tx, raise, raised, now_ms).await?;
     Ok(raised)

@@ -1,6 +1,6 @@
 //! Events, each once.
 //!
-//! An event's number is its time and 19 bits of a hash of host and id; a number that another event
+//! An event's number comes of its time, host and id (`numbers.rs`), and a number that another event
 //! has goes to the next. So the same event of the same host finds itself, without an index of ids,
 //! and a host cannot stand in another's way.
 
@@ -9,17 +9,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use sha2::{Digest, Sha256};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::index::Indexed;
+use super::numbers::number_of;
 use super::{Backend, StoreError, Tx, clean, column, failed, id_value, places};
 
-/// Bits of a number below the time.
-const LOW: u32 = 19;
-/// The last time that has a number (in the year 2248); the next number never overflows.
-const LAST_MS: i64 = (1 << 43) - 1;
 /// Rows of one statement.
 const ROWS: usize = 256;
 const ROWS_POSTGRES: usize = 1024;
@@ -59,36 +55,6 @@ pub struct Placed {
     pub number: i64,
     /// False when it was there already.
     pub new: bool,
-}
-
-/// The lowest number of a time, and the lowest of another, or above all.
-#[must_use]
-pub fn numbers(from_ms: i64, until_ms: i64) -> (i64, i64) {
-    let until = if until_ms > LAST_MS { i64::MAX } else { until_ms.max(0) << LOW };
-    (from_ms.clamp(0, LAST_MS) << LOW, until)
-}
-
-/// The time in a number.
-#[must_use]
-pub const fn time_of(number: i64) -> i64 {
-    number >> LOW
-}
-
-/// The lowest number of a thing of this time or later.
-#[must_use]
-pub fn first_number(time_ms: i64) -> i64 {
-    time_ms.clamp(0, LAST_MS) << LOW
-}
-
-/// The number where a thing of this time and these bytes is looked for first.
-#[must_use]
-pub fn number_of(time_ms: i64, owner: i64, id: Uuid) -> i64 {
-    let mut hash = Sha256::new();
-    hash.update(owner.to_be_bytes());
-    hash.update(id.as_bytes());
-    let hash = hash.finalize();
-    let low = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]) >> (32 - LOW);
-    time_ms.clamp(0, LAST_MS) << LOW | i64::from(low)
 }
 
 /// Keeps events; the answer is in their order.
@@ -397,21 +363,4 @@ fn placed(numbers: Vec<i64>, chunk: &[(usize, i64)]) -> Vec<(usize, i64)> {
 
 fn size(event: &NewEvent) -> i64 {
     i64::try_from(event.body.len()).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_order_by_time_and_give_it_back() {
-        let id = Uuid::now_v7();
-        let early = number_of(1_000, 1, id);
-        assert!(early < number_of(1_001, 1, id) && time_of(early) == 1_000);
-        assert_eq!(early, number_of(1_000, 1, id));
-        assert_eq!(time_of(number_of(-5, 1, id)), 0);
-        assert_eq!(time_of(number_of(i64::MAX, 1, id)), LAST_MS);
-        let (from, until) = numbers(1_000, 1_001);
-        assert!(from <= early && early < until);
-    }
 }

@@ -25,6 +25,7 @@ pub mod identities;
 pub mod index;
 pub mod notifications;
 pub mod notify;
+pub mod numbers;
 pub mod policies;
 pub mod quarantine;
 pub mod retention;

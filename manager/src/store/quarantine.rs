@@ -5,7 +5,7 @@
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
-use super::events::number_of;
+use super::numbers::{free_number, number_of};
 use super::{Store, StoreError, Tx, clean, column, failed, id_column, id_value};
 
 /// What an event tells of an item.
@@ -118,8 +118,9 @@ pub async fn item_note(
     let sql = format!(
         "INSERT INTO quarantine_items (number, host, item, path, size, sha256, md5, signature, \
          event, sealed_ms, state, state_ms) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $10) \
-         ON CONFLICT (host, item) DO UPDATE SET {update}"
+         VALUES ({number}, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $10) \
+         ON CONFLICT (host, item) DO UPDATE SET {update}",
+        number = free_number("quarantine_items"),
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(number_of(now_ms, news.host, news.item))

@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::events::{numbers, time_of};
+use super::numbers::{numbers, time_of};
 use super::{Backend, Store, StoreError, Tx, column, failed, places};
 
 /// Milliseconds of a day.

@@ -6,8 +6,8 @@
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::events::{numbers, time_of};
 use super::index::{EVERY, TextField, fact};
+use super::numbers::{numbers, time_of};
 use super::{Backend, Store, StoreError, column, failed, id_column};
 use crate::query::Expr;
 

@@ -4,7 +4,7 @@ use holdfast_common::task::Stage;
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
-use super::events::number_of;
+use super::numbers::{free_number, number_of};
 use super::{
     Backend, Store, StoreError, Tx, clean, column, failed, id_column, id_column_maybe, id_value,
 };
@@ -124,27 +124,29 @@ pub fn stage_of(name: &str) -> Option<Stage> {
 /// # Errors
 /// [`StoreError`]
 pub async fn task_insert(tx: &mut Tx, host: i64, task: &NewTask) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+    let sql = format!(
         "INSERT INTO tasks (number, id, host, name, action, stage, filed_by, reason, alert, \
          idempotency, request_hash, filed_ms, expires_ms, observed, result) \
-         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, '', 'null') \
+         VALUES ({number}, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, '', 'null') \
          ON CONFLICT (filed_by, idempotency) DO NOTHING",
-    )
-    .bind(number_of(task.filed_ms, host, task.id))
-    .bind(id_value(task.id))
-    .bind(host)
-    .bind(task.name)
-    .bind(clean(&task.action))
-    .bind(clean(&task.filed_by))
-    .bind(clean(&task.reason))
-    .bind(task.alert.map(id_value))
-    .bind(task.idempotency.as_deref().map(clean))
-    .bind(task.request_hash.clone())
-    .bind(task.filed_ms)
-    .bind(task.expires_ms)
-    .execute(tx.conn())
-    .await
-    .map_err(failed("file a task"))?;
+        number = free_number("tasks"),
+    );
+    let done = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(number_of(task.filed_ms, host, task.id))
+        .bind(id_value(task.id))
+        .bind(host)
+        .bind(task.name)
+        .bind(clean(&task.action))
+        .bind(clean(&task.filed_by))
+        .bind(clean(&task.reason))
+        .bind(task.alert.map(id_value))
+        .bind(task.idempotency.as_deref().map(clean))
+        .bind(task.request_hash.clone())
+        .bind(task.filed_ms)
+        .bind(task.expires_ms)
+        .execute(tx.conn())
+        .await
+        .map_err(failed("file a task"))?;
     Ok(done.rows_affected() == 1)
 }
 

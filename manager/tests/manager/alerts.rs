@@ -4,6 +4,7 @@ use holdfast_common::event::Event;
 use holdfast_manager::app::{AlertEdit, App, AppError, Change};
 use holdfast_manager::store::Store;
 use holdfast_manager::store::alerts::{Alert, AlertFilter, Raise, alert_raise};
+use holdfast_manager::store::numbers::first_number;
 
 use crate::world::{On, World, bytes, malware, model, on_both, until};
 
@@ -25,27 +26,34 @@ on_both! {
         let host = world.host("one").await;
         let store = Store::open(world.settings.place.clone()).await.expect("store");
         let host = store.host_get(host).await.expect("read").expect("host").number;
+        let now_ms = 1_700_000_000_000;
+        let raise = |key: &[u8]| Raise {
+            host,
+            kind: "health",
+            group_key: key.to_vec(),
+            model: "link".to_owned(),
+            cause: String::new(),
+            title: "Host is silent".to_owned(),
+            level: "high".to_owned(),
+            attack: String::new(),
+            simulated: false,
+            count: 1,
+            first_ms: now_ms,
+            last_ms: now_ms,
+            evidence: "{}".to_owned(),
+        };
+        // One has the last place of the millisecond.
+        let mut tx = store.begin().await.expect("begin");
+        alert_raise(&mut tx, &raise(b"last"), now_ms).await.expect("raise");
+        tx.commit().await.expect("commit");
+        let last = first_number(now_ms + 1) - 1;
+        world.raw(&format!("UPDATE alerts SET number = {last}")).await.expect("move");
         // So many that some ask for one place: 500,000 are in a millisecond.
         let many: u32 = 4000;
-        let now_ms = 1_700_000_000_000;
         let mut tx = store.begin().await.expect("begin");
         let mut numbers = std::collections::HashSet::new();
         for one in 0..many {
-            let raise = Raise {
-                host,
-                kind: "health",
-                group_key: one.to_be_bytes().to_vec(),
-                model: "link".to_owned(),
-                cause: String::new(),
-                title: "Host is silent".to_owned(),
-                level: "high".to_owned(),
-                attack: String::new(),
-                simulated: false,
-                count: 1,
-                first_ms: now_ms,
-                last_ms: now_ms,
-                evidence: "{}".to_owned(),
-            };
+            let raise = raise(&one.to_be_bytes());
             numbers.insert(alert_raise(&mut tx, &raise, now_ms).await.expect("raise").number);
         }
         tx.commit().await.expect("commit");

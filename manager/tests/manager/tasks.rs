@@ -1,5 +1,6 @@
 //! Response tasks: what was observed, once, by the right host; the files that they deliver.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::time::Duration;
 
@@ -7,6 +8,9 @@ use bytes::Bytes;
 use holdfast_common::scans::ScanScope;
 use holdfast_common::task::{Action, Progress, Stage};
 use holdfast_manager::app::{App, AppError, ChunkAnswer, NewOrder};
+use holdfast_manager::store::Store;
+use holdfast_manager::store::numbers::number_of;
+use holdfast_manager::store::tasks::{NewTask, task_insert};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -32,7 +36,43 @@ async fn stage(app: &App, task: Uuid) -> Stage {
     app.task_get(task).await.expect("task").stage
 }
 
+/// Two ids that ask for one place among a host's things of a millisecond.
+fn ids_of_one_place(host: i64, time_ms: i64) -> [Uuid; 2] {
+    let mut seen = HashMap::new();
+    loop {
+        let id = Uuid::now_v7();
+        if let Some(other) = seen.insert(number_of(time_ms, host, id), id) {
+            return [other, id];
+        }
+    }
+}
+
 on_both! {
+    async fn tasks_that_ask_for_one_place_are_both_filed(world: World) {
+        let host = world.host("web1").await;
+        let store = Store::open(world.settings.place.clone()).await.expect("store");
+        let host = store.host_get(host).await.expect("read").expect("host").number;
+        let filed_ms = 1_700_000_000_000;
+        for id in ids_of_one_place(host, filed_ms) {
+            let task = NewTask {
+                id,
+                name: "processes",
+                action: "{}".to_owned(),
+                filed_by: "ann".to_owned(),
+                reason: "why".to_owned(),
+                alert: None,
+                idempotency: None,
+                request_hash: Vec::new(),
+                filed_ms,
+                expires_ms: filed_ms + 1,
+            };
+            let mut tx = store.begin().await.expect("begin");
+            assert!(task_insert(&mut tx, host, &task).await.expect("file"));
+            tx.commit().await.expect("commit");
+        }
+        store.close().await;
+    }
+
     async fn a_task_goes_from_queued_to_verified_and_only_its_host_tells(world: World) {
         let (host, other) = (world.host("web1").await, world.host("web2").await);
         let app = &world.app;

@@ -14,6 +14,7 @@ use holdfast_common::verdict::{Decision, Disposition, Engine, Hashes, ScanType, 
 use holdfast_manager::app::{Admitted, App, Keep, NewToken, Retention, Settings, now_ms};
 use holdfast_manager::reach::address::Allowed;
 use holdfast_manager::store::Place;
+use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -88,6 +89,19 @@ impl World {
 
     pub fn data_dir(&self) -> PathBuf {
         self.settings.data_dir.clone()
+    }
+
+    /// Statements on the database, as somebody runs them who owns it.
+    pub async fn raw(&self, sql: &str) -> Result<(), sqlx::Error> {
+        sqlx::any::install_default_drivers();
+        let url = match &self.settings.place {
+            Place::File(path) => format!("sqlite://{}", path.display()),
+            Place::Server(url) => url.clone(),
+        };
+        let pool = sqlx::AnyPool::connect(&url).await?;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await;
+        pool.close().await;
+        done.map(|_| ())
     }
 
     /// An enrolled host with a certificate of this serial.
