@@ -59,8 +59,29 @@ export function merge<T extends Thing>(head: T[], pages: T[]): T[] {
   return [...merged, ...head.slice(at), ...left, ...pages.slice(end)];
 }
 
+/** Texts that many things share, each kept once: what is kept is gone through when memory is swept. */
+const shared = new Map<string, unknown>();
+const SHARED = ["host", "host_id", "model", "group", "filed_by", "attack"];
+/** Texts that are kept so; beyond, they are forgotten and found anew. */
+const SHARED_MOST = 50_000;
+
 /** As a list keeps it: an alert's evidence is longer than all the rest, and is on its page. */
-const light = <T extends Thing>(thing: T): T => ("evidence" in thing ? { ...thing, evidence: null } : thing);
+function light<T extends Thing>(thing: T): T {
+  const kept = thing as Record<string, unknown>;
+  if ("evidence" in kept) kept.evidence = null;
+  for (const name of SHARED) if (name in kept) kept[name] = once(kept[name]);
+  return thing;
+}
+
+function once(value: unknown): unknown {
+  const key = typeof value === "string" ? value : JSON.stringify(value);
+  if (shared.size > SHARED_MOST) shared.clear();
+  const known = shared.get(key);
+  if (known !== undefined && typeof known === typeof value) return known;
+  shared.set(key, value);
+  return value;
+}
+
 const page = async <T extends Thing>(path: string, params: Params): Promise<Page<T>> => {
   const got = await get<Page<T>>(path, params);
   return { ...got, items: got.items.map(light) };
@@ -179,14 +200,14 @@ export function useRows<T extends Thing>(noun: "alerts" | "tasks" | "hosts", par
         void client.resetQueries({ queryKey: key });
         return;
       }
+      for (const id of ids) changed.current.add(id);
       const data = client.getQueryData<Pages<T>>(key);
-      const unknown = new Set(ids);
-      for (const one of data?.pages ?? [])
-        for (const { id } of one.items) if (unknown.delete(id)) changed.current.add(id);
-      if (!newestFirst && unknown.size > 0 && data && !data.pages.at(-1)?.next) {
+      if (!newestFirst && data && !data.pages.at(-1)?.next) {
+        const unknown = new Set(ids);
+        for (const one of data.pages) for (const { id } of one.items) unknown.delete(id);
         // Something new in a list that is loaded whole.
         const now = performance.now();
-        if (data.pages.length === 1 || now - asked.current > WHOLE) {
+        if (unknown.size > 0 && (data.pages.length === 1 || now - asked.current > WHOLE)) {
           asked.current = now;
           void client.invalidateQueries({ queryKey: key });
           return;

@@ -1,6 +1,6 @@
 // Which time: presets and a calendar. Kept in the address as `period`.
 import { Button, Menu, Modal } from "@mantine/core";
-import { lazy, Suspense, useMemo, useState } from "react";
+import { lazy, memo, Suspense, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { PRESETS, span, useParam, type Span } from "./address";
 import { Icon } from "./Icon";
@@ -19,7 +19,7 @@ export function usePeriod(usual: string): [string, Span, (text: string) => void]
   return [text, chosen, set];
 }
 
-export function Period({ usual }: { usual: string }) {
+export const Period = memo(function Period({ usual }: { usual: string }) {
   const { t, i18n } = useTranslation();
   const [text, chosen, set] = usePeriod(usual);
   const [calendar, setCalendar] = useState(false);
@@ -60,4 +60,4 @@ export function Period({ usual }: { usual: string }) {
       </Modal>
     </>
   );
-}
+});

@@ -17,7 +17,8 @@ export function Plain(props: Props) {
   const { text, most = 400, mono = false } = props;
   // Most text is no more than that.
   if (text.length <= most && harmless(text)) return <bdi className={mono ? "plain mono" : "plain"}>{text}</bdi>;
-  return <Marked {...props} />;
+  // Its place may be given to another text, which was not opened.
+  return <Marked key={text} {...props} />;
 }
 
 function Marked({ text, most = 400, mono = false, lines = false }: Props) {

@@ -1,6 +1,6 @@
 // All alerts: what, where, how often, how it stands.
 import { Button, Menu } from "@mantine/core";
-import { useMemo, useState } from "react";
+import { memo, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { Link } from "react-router";
 import { useHost, useModels } from "../../api/queries";
@@ -39,6 +39,24 @@ function useColumns(): Column<Alert>[] {
     ];
   }, [t, i18n.language]);
 }
+
+/** Stays as it is while rows come. */
+const Tools = memo(function Tools({ host, model }: { host: string | undefined; model: string | undefined }) {
+  const { t } = useTranslation();
+  return (
+    <>
+      <Find label={t("alerts.find")} />
+      <Choose name="state" usual="open" label={t("alerts.state")} any={t("state.any")}
+        options={["open", "new", "in_progress", "resolved"].map((value) => ({ value, label: t(`state.${value}`) }))} />
+      <Choose name="level" label={t("alerts.level")} any={t("level.any")}
+        options={LEVELS.map((value) => ({ value, label: t(`level.${value}`) }))} />
+      <Choose name="kind" label={t("alerts.kind")} any={t("kind.any")}
+        options={ALERT_KINDS.map((value) => ({ value, label: t(`kind.${value}`) }))} />
+      <Only name="host" label={t("alerts.host")} text={host} />
+      <Only name="model" label={t("models.title")} text={model} />
+    </>
+  );
+});
 
 export default function AlertsPage() {
   const { t } = useTranslation();
@@ -96,19 +114,7 @@ export default function AlertsPage() {
       </header>
       <Table name="alerts" label={t("menu.alerts")} rows={rows} columns={columns} open={(alert) => `/alerts/${alert.id}`}
         mark={(alert) => (alert.state === "new" ? "fresh" : "")} {...(operator ? { bulk } : {})}
-        tools={
-          <>
-            <Find label={t("alerts.find")} />
-            <Choose name="state" usual="open" label={t("alerts.state")} any={t("state.any")}
-              options={["open", "new", "in_progress", "resolved"].map((value) => ({ value, label: t(`state.${value}`) }))} />
-            <Choose name="level" label={t("alerts.level")} any={t("level.any")}
-              options={LEVELS.map((value) => ({ value, label: t(`level.${value}`) }))} />
-            <Choose name="kind" label={t("alerts.kind")} any={t("kind.any")}
-              options={ALERT_KINDS.map((value) => ({ value, label: t(`kind.${value}`) }))} />
-            <Only name="host" label={t("alerts.host")} text={only.data?.name} />
-            <Only name="model" label={t("models.title")} text={title} />
-          </>
-        }
+        tools={<Tools host={only.data?.name} model={title} />}
         empty={
           filtered ? (
             <Empty title={t("alerts.noMatch")} hint={t("alerts.noMatchHint")}>

@@ -1,6 +1,6 @@
 // All hosts: how they stand and why, and how another one comes here.
 import { Button } from "@mantine/core";
-import { useMemo, useState } from "react";
+import { memo, useMemo, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { Link } from "react-router";
 import { useRows } from "../../api/rows";
@@ -51,6 +51,18 @@ function useColumns(): Column<Host>[] {
   }, [t, i18n.language]);
 }
 
+/** Stays as it is while rows come. */
+const Tools = memo(function Tools() {
+  const { t } = useTranslation();
+  return (
+    <>
+      <Find label={t("hosts.find")} />
+      <Choose name="health" label={t("hosts.health")} any={t("health.any")}
+        options={["red", "green", "new"].map((value) => ({ value, label: t(`health.${value}`) }))} />
+    </>
+  );
+});
+
 export default function HostsPage() {
   const { t } = useTranslation();
   const { operator, admin } = useRole();
@@ -83,13 +95,7 @@ export default function HostsPage() {
       </header>
       <Table name="hosts" label={t("menu.hosts")} rows={rows} columns={columns} open={(host) => `/hosts/${host.id}`} {...(operator ? { bulk } : {})}
         mark={(host) => (host.health === "red" && !host.revoked_ms ? "bad" : "")}
-        tools={
-          <>
-            <Find label={t("hosts.find")} />
-            <Choose name="health" label={t("hosts.health")} any={t("health.any")}
-              options={["red", "green", "new"].map((value) => ({ value, label: t(`health.${value}`) }))} />
-          </>
-        }
+        tools={<Tools />}
         empty={
           health || text ? (
             <Empty title={t("hosts.noMatch")} hint={t("hosts.noMatchHint")}>
