@@ -94,6 +94,9 @@ pub enum Request {
         id: Uuid,
         /// Allow this content by its SHA-256 from now on.
         allow: bool,
+        /// No longer than this, seconds; only with `allow`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_s: Option<u64>,
         /// Another place than where it was.
         #[serde(default, with = "path_bytes")]
         to: Option<PathBuf>,
@@ -208,6 +211,9 @@ pub enum Reply {
         path: String,
         /// True when the content is allowed from now on.
         allowed: bool,
+        /// When that ends, milliseconds since the epoch by the host's clock; without it, never.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until_ms: Option<i64>,
     },
     /// This many raw bytes follow the line, then the next line.
     Data {
@@ -695,8 +701,13 @@ mod tests {
             let id = Uuid::nil();
             let requests = [
                 Request::Scan { paths: vec![path.clone()] },
-                Request::QuarantineRestore { id, allow: true, to: Some(path) },
-                Request::QuarantineRestore { id, allow: false, to: None },
+                Request::QuarantineRestore {
+                    id,
+                    allow: true,
+                    duration_s: Some(60),
+                    to: Some(path),
+                },
+                Request::QuarantineRestore { id, allow: false, duration_s: None, to: None },
             ];
             for request in requests {
                 let line = serde_json::to_string(&request).expect("json");

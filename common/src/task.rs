@@ -38,6 +38,9 @@ pub enum Action {
         item: Uuid,
         /// Allow its content from now on.
         allow: bool,
+        /// No longer than this, seconds from when it is put back; only with `allow`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_s: Option<u64>,
     },
     /// Destroy a quarantined item; verified by its absence.
     Delete {

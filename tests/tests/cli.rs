@@ -153,9 +153,14 @@ fn quarantine(request: &Request) -> Vec<u8> {
     match request {
         Request::QuarantineList => lines(&[item(FIRST), item(SECOND), Reply::Done]),
         Request::QuarantineShow { id } => lines(&[item(*id), Reply::Done]),
-        Request::QuarantineRestore { allow, .. } => {
-            lines(&[Reply::Restored { path: HOSTILE.into(), allowed: *allow }, Reply::Done])
-        }
+        Request::QuarantineRestore { allow, duration_s, .. } => lines(&[
+            Reply::Restored {
+                path: HOSTILE.into(),
+                allowed: *allow,
+                until_ms: duration_s.map(|_| 1_700_000_000_000),
+            },
+            Reply::Done,
+        ]),
         Request::QuarantineExport { id, .. } => {
             let mut answer = lines(&[Reply::Data { length: 100_000 }]);
             answer.extend(vec![b'z'; if *id == FIRST { 100_000 } else { 50_000 }]);
@@ -389,9 +394,17 @@ fn restore_says_where_and_whether_it_is_allowed() {
     assert!(out(&output).contains("--allow prevents"), "{output:?}");
     assert_tame(&out(&output));
     let to = Some(agent.folder.path().canonicalize().expect("folder").join("back"));
-    let expected = Request::QuarantineRestore { id: FIRST, allow: false, to };
+    let expected = Request::QuarantineRestore { id: FIRST, allow: false, duration_s: None, to };
     assert_eq!(agent.asked.recv().expect("asked"), expected);
     assert!(out(&agent.run(["quarantine", "restore", &id, "--allow"])).contains("is allowed"));
+    agent.asked.try_iter().for_each(drop);
+    let output = agent.run(["quarantine", "restore", &id, "--allow", "--for", "2h"]);
+    assert!(out(&output).contains("is allowed until 2023-11-1"), "{}", out(&output));
+    let expected =
+        Request::QuarantineRestore { id: FIRST, allow: true, duration_s: Some(7200), to: None };
+    assert!(agent.asked.try_iter().any(|asked| asked == expected));
+    let wrong = agent.run(["quarantine", "restore", &id, "--for", "2h"]);
+    assert_eq!(wrong.status.code(), Some(64));
 }
 
 #[test]
@@ -550,8 +563,9 @@ fn what_the_agent_refuses_is_said_in_its_words_and_tamed() {
         }
         assert_eq!(code(&agent.run(["scan", "/"])), 2);
     }
-    let agent =
-        Agent::new(|_| lines(&[Reply::Restored { path: "x".into(), allowed: true }, Reply::Done]));
+    let agent = Agent::new(|_| {
+        lines(&[Reply::Restored { path: "x".into(), allowed: true, until_ms: None }, Reply::Done])
+    });
     let output = agent.run(["status"]);
     assert!(code(&output) == 1 && err(&output).contains("do the versions match"), "{output:?}");
 }

@@ -317,6 +317,32 @@ fn restored_and_allowed_content_opens_from_then_on_also_after_a_restart() {
 }
 
 #[test]
+fn content_that_is_allowed_for_a_time_is_denied_again_after_it_also_by_another_agent() {
+    require_root();
+    let scratch = Scratch::ext4().expect("scratch");
+    let mut agent = protect(&scratch).start().expect("agent");
+    let path = write_as_user(&scratch.join("for-a-moment"), &eicar());
+    assert_blocked(&path);
+    let item = assert_quarantined(&agent, &path);
+    let id = item["id"].as_str().expect("id").to_owned();
+    let bare = agent.cli(&["quarantine", "restore", &id, "--for", "1h"]).expect("cli");
+    assert_eq!(bare.status.code(), Some(64), "for a time, but not allowed: {bare:?}");
+    let begin = Instant::now();
+    let arguments = ["quarantine", "restore", &id, "--allow", "--for", "10s"];
+    let restored = agent.cli(&arguments).expect("cli");
+    assert!(String::from_utf8_lossy(&restored.stdout).contains("allowed until"), "{restored:?}");
+    assert_eq!(fs::read(&path).expect("allowed"), eicar());
+    agent.stop().expect("stop");
+    agent.start().expect("again");
+    // Nobody reads it before its time is over: what was read does not matter.
+    while begin.elapsed() < Duration::from_secs(11) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_blocked(&path);
+    assert_quarantined(&agent, &path);
+}
+
+#[test]
 fn rules_that_are_loaded_anew_judge_what_was_clean_before() {
     require_root();
     let scratch = Scratch::ext4().expect("scratch");

@@ -22,13 +22,18 @@ const PASSWORD: &str = "a password of her own";
 const MAIL_PASSWORD: &str = "correct horse";
 
 #[test]
-fn an_intrusion_is_seen_followed_searched_for_collected_and_cut_off() {
+fn an_intrusion_is_seen_followed_searched_for_collected_looked_at_and_cut_off() {
     require_root();
     let lab = Lab::new().expect("lab");
     let scratch = Scratch::tmpfs(16 << 20).expect("scratch");
-    let agent = Setup::protect([scratch.path()]).on_host_of(&lab, "").start().expect("agent");
+    let setup = Setup::protect([scratch.path()]).tables("[shell]\nmode = \"restricted\"\n");
+    let agent = setup.on_host_of(&lab, "").start().expect("agent");
     let manager = Manager::outside_by_https(&lab).expect("manager");
     manager.person(USER, "operator", PASSWORD).expect("person");
+    let users = manager.get("/api/v1/users").expect("users");
+    let own = users.as_array().and_then(|all| all.iter().find(|user| user["name"] == USER));
+    let path = format!("/api/v1/users/{}", own.expect("a user")["id"].as_str().expect("an id"));
+    manager.ask("PATCH", &path, &json!({ "may_shell": true })).expect("permitted");
     let host = manager.enroll(&agent, &[]).expect("enrolled");
     let host = manager.host(&host).expect("host")["name"].as_str().expect("a name").to_owned();
     let mut running = Vec::new();

@@ -269,13 +269,17 @@ pub(super) enum Quarantine {
     },
     /// Put a file back where it was, as it was. Never overwrites.
     #[command(after_help = "Examples:\n  holdfast quarantine restore 0197a2 --to /root/sample\n  \
-holdfast quarantine restore 0197a2 --allow")]
+holdfast quarantine restore 0197a2 --allow\n  \
+holdfast quarantine restore 0197a2 --allow --for 2h")]
     Restore {
         /// The item, or the beginning of its id.
         id: String,
         /// Allow this content from now on; without it the file is detected again.
         #[arg(long)]
         allow: bool,
+        /// Allow it no longer than this (90s, 10m, 2h, 1d).
+        #[arg(long = "for", value_name = "TIME", requires = "allow")]
+        limit: Option<String>,
         /// Put it here instead.
         #[arg(long, value_name = "PATH")]
         to: Option<PathBuf>,

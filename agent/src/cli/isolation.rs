@@ -124,7 +124,7 @@ fn print(session: &mut Session, state: &IsolationState) -> Result<(), CliError> 
 }
 
 /// `45s`, `30m`, `2h`, `3d`, in seconds.
-fn parse_limit(text: &str) -> Result<u64, CliError> {
+pub(super) fn parse_limit(text: &str) -> Result<u64, CliError> {
     let wrong = || CliError::Usage(format!("{text:?} is no time such as 45s, 30m, 2h or 3d"));
     let unit = match text.chars().last().ok_or_else(wrong)? {
         's' => 1,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::arguments::Quarantine;
 use super::events::scan_type;
+use super::isolation::parse_limit;
 use super::text::{local_time, safe, size};
 use super::unseal::unseal;
 use super::{CliError, Session, unexpected};
@@ -20,7 +21,7 @@ pub(super) fn quarantine(session: &mut Session, command: Quarantine) -> Result<u
     match command {
         Quarantine::List => list(session)?,
         Quarantine::Show { id } => show(session, &id)?,
-        Quarantine::Restore { id, allow, to } => restore(session, &id, allow, to)?,
+        Quarantine::Restore { id, allow, limit, to } => restore(session, &id, allow, limit, to)?,
         Quarantine::Delete { id, yes } => return delete(session, &id, yes),
         Quarantine::Export { id, output, password } => export(session, &id, output, password)?,
         Quarantine::Unseal { container, key, output } => {
@@ -127,6 +128,7 @@ fn restore(
     session: &mut Session,
     id: &str,
     allow: bool,
+    limit: Option<String>,
     to: Option<PathBuf>,
 ) -> Result<(), CliError> {
     let id = resolve(session, id)?;
@@ -135,16 +137,24 @@ fn restore(
             .map_err(|error| CliError::Usage(format!("--to {}: {error}", path.display())))
     };
     let to = to.map(absolute).transpose()?;
-    for reply in session.all(&Request::QuarantineRestore { id, allow, to })? {
-        let Reply::Restored { path, allowed } = &reply else { return Err(unexpected(&reply)) };
+    let duration_s = limit.as_deref().map(parse_limit).transpose()?;
+    for reply in session.all(&Request::QuarantineRestore { id, allow, duration_s, to })? {
+        let Reply::Restored { path, allowed, until_ms } = &reply else {
+            return Err(unexpected(&reply));
+        };
         if session.out.json {
-            session.out.json(&serde_json::json!({ "id": id, "path": path, "allowed": allowed }))?;
+            let answer = serde_json::json!({
+                "id": id, "path": path, "allowed": allowed, "until_ms": until_ms,
+            });
+            session.out.json(&answer)?;
             continue;
         }
-        let note = if *allowed {
-            "its content is allowed from now on"
-        } else {
-            "it will be detected again; --allow prevents that"
+        let note = match (allowed, until_ms) {
+            (true, Some(until_ms)) => {
+                format!("its content is allowed until {}", local_time(*until_ms))
+            }
+            (true, None) => "its content is allowed from now on".to_owned(),
+            (false, _) => "it will be detected again; --allow prevents that".to_owned(),
         };
         session.out.line(&format!("Restored {} ({note}).", safe(path)))?;
     }

@@ -83,7 +83,11 @@ impl Operator for Desk {
                 let item = agent.vault.show(id).map_err(|error| crate::error_chain(&error))?;
                 send(answer, Reply::QuarantineItem(Box::new(item)))
             }
-            Request::QuarantineRestore { id, allow, to } => {
+            Request::QuarantineRestore { id, allow, duration_s, to } => {
+                if duration_s.is_some() && !allow {
+                    return Err("duration_s: only with allow".to_owned());
+                }
+                let allow = allow.then_some(duration_s);
                 restore(agent, id, allow, to.as_deref(), answer)
             }
             Request::QuarantineDelete { id } => {
@@ -322,29 +326,35 @@ fn list(agent: &Agent, answer: &mut dyn Answerer) -> Outcome {
     items.into_iter().try_for_each(|item| send(answer, Reply::QuarantineItem(Box::new(item))))
 }
 
+/// `allow`: allow its content, for so many seconds or for good.
 fn restore(
     agent: &Agent,
     id: Uuid,
-    allow: bool,
+    allow: Option<Option<u64>>,
     to: Option<&Path>,
     answer: &mut dyn Answerer,
 ) -> Outcome {
     let item = agent.vault.show(id).map_err(|error| crate::error_chain(&error))?;
-    if allow {
+    let until_ms = allow.flatten().map(|duration_s| {
+        let duration_ms = i64::try_from(duration_s.saturating_mul(1000)).unwrap_or(i64::MAX);
+        crate::now_ms().saturating_add(duration_ms)
+    });
+    if allow.is_some() {
         // Before the file is back: somebody may open it at once.
         agent
             .allowed
-            .add(&item.hashes.sha256, &item.path)
+            .add(&item.hashes.sha256, &item.path, until_ms)
             .map_err(|error| crate::error_chain(&error))?;
-        agent.exclusions.add_content(item.hashes.sha256.clone());
+        agent.exclusions.add_content(item.hashes.sha256.clone(), until_ms);
     }
     let path = agent.vault.restore(id, to).map_err(|error| crate::error_chain(&error))?;
     let path = {
         use std::os::unix::ffi::OsStrExt;
         holdfast_common::process::printable(path.as_os_str().as_bytes())
     };
-    record(agent, &item, if allow { "restored_and_allowed" } else { "restored" }, &path);
-    send(answer, Reply::Restored { path, allowed: allow })
+    let allowed = allow.is_some();
+    record(agent, &item, if allowed { "restored_and_allowed" } else { "restored" }, &path);
+    send(answer, Reply::Restored { path, allowed, until_ms })
 }
 
 fn export(agent: &Agent, id: Uuid, password: &str, answer: &mut dyn Answerer) -> Outcome {

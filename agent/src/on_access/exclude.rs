@@ -4,7 +4,7 @@
 //! program appear under any path. So a match counts only when that path, seen from the agent,
 //! leads to the same inode.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,14 +26,14 @@ pub struct Exclusions {
 struct Hashes {
     /// By the config.
     configured: HashSet<String>,
-    /// By operators.
-    allowed: HashSet<String>,
+    /// By operators, each with the time when that ends.
+    allowed: HashMap<String, Option<i64>>,
 }
 
 impl Exclusions {
     /// From the config, and the hashes that operators allowed.
     #[must_use]
-    pub fn new(config: &Exclude, allowed: impl IntoIterator<Item = String>) -> Self {
+    pub fn new(config: &Exclude, allowed: impl IntoIterator<Item = (String, Option<i64>)>) -> Self {
         let hashes = Hashes { allowed: allowed.into_iter().collect(), ..Hashes::default() };
         let new = Self { config: RwLock::default(), hashes: RwLock::new(hashes) };
         new.replace(config);
@@ -54,16 +54,22 @@ impl Exclusions {
         covers(&config, file, pid)
     }
 
-    /// True when this content is allowed, whatever matches.
+    /// True when this content is allowed, whatever matches. Asked only of content that matched, and
+    /// what is allowed is never remembered as clean: so the end of it holds from the next open on.
     #[must_use]
     pub fn allow_content(&self, sha256: &str) -> bool {
         let hashes = self.hashes.read().unwrap_or_else(PoisonError::into_inner);
-        hashes.configured.contains(sha256) || hashes.allowed.contains(sha256)
+        hashes.configured.contains(sha256)
+            || hashes
+                .allowed
+                .get(sha256)
+                .is_some_and(|until| until.is_none_or(|until_ms| crate::now_ms() < until_ms))
     }
 
-    /// Allows content from now on.
-    pub fn add_content(&self, sha256: String) {
-        self.hashes.write().unwrap_or_else(PoisonError::into_inner).allowed.insert(sha256);
+    /// Allows content from now on, until then (milliseconds since the epoch) or for good.
+    pub fn add_content(&self, sha256: String, until_ms: Option<i64>) {
+        let mut hashes = self.hashes.write().unwrap_or_else(PoisonError::into_inner);
+        hashes.allowed.insert(sha256, until_ms);
     }
 }
 
@@ -137,9 +143,19 @@ mod tests {
     fn others_take_the_place_of_the_configs_and_not_of_operators() {
         let (ours, theirs) = ("a".repeat(64), "b".repeat(64));
         let config = toml::from_str(&format!("hashes = [\"{ours}\"]")).expect("exclusions");
-        let exclusions = Exclusions::new(&config, [theirs.clone()]);
+        let exclusions = Exclusions::new(&config, [(theirs.clone(), None)]);
         assert!(exclusions.allow_content(&ours) && exclusions.allow_content(&theirs));
         exclusions.replace(&Exclude::default());
         assert!(!exclusions.allow_content(&ours) && exclusions.allow_content(&theirs));
+    }
+
+    #[test]
+    fn content_is_allowed_until_its_time_is_over() {
+        let exclusions = exclusions("");
+        exclusions.add_content("a".to_owned(), Some(crate::now_ms() + 3_600_000));
+        exclusions.add_content("b".to_owned(), Some(crate::now_ms()));
+        assert!(exclusions.allow_content("a") && !exclusions.allow_content("b"));
+        exclusions.add_content("b".to_owned(), None);
+        assert!(exclusions.allow_content("b"));
     }
 }

@@ -148,7 +148,9 @@ pub(super) fn carry_out(
             };
             context.scan(scan, acts)
         }
-        Action::Restore { item, allow } => context.restore(*item, *allow, acts),
+        Action::Restore { item, allow, duration_s } => {
+            context.restore(*item, *allow, *duration_s, acts)
+        }
         Action::Delete { item } => context.delete(*item, acts),
         Action::Download { item, password } => context.download(order, *item, password, acts),
         Action::Collect { path: Some(path), password, limit } => {
@@ -259,11 +261,11 @@ impl Context {
         }
     }
 
-    fn restore(&self, item: Uuid, allow: bool, acts: &Acts<'_>) -> Done {
+    fn restore(&self, item: Uuid, allow: bool, duration_s: Option<u64>, acts: &Acts<'_>) -> Done {
         let mut collected = Collected::default();
         self.ask(Request::QuarantineShow { id: item }, &mut collected)?;
         let sealed = collected.item.take().ok_or("the item is not known")?;
-        let request = Request::QuarantineRestore { id: item, allow, to: None };
+        let request = Request::QuarantineRestore { id: item, allow, duration_s, to: None };
         self.ask(request, &mut collected)?;
         let path = collected.restored.ok_or("there is no answer")?;
         (acts.executed)(&format!("put back to {path}"));
@@ -274,7 +276,12 @@ impl Context {
         if sha256 != sealed.hashes.sha256 {
             return Err(format!("{path} has another content: {sha256}"));
         }
-        verified(format!("{path} is there with SHA-256 {sha256}"))
+        let allowed = match duration_s {
+            Some(duration_s) => format!("; its content is allowed for {duration_s} s"),
+            None if allow => "; its content is allowed for good".to_owned(),
+            None => String::new(),
+        };
+        verified(format!("{path} is there with SHA-256 {sha256}{allowed}"))
     }
 
     fn delete(&self, item: Uuid, acts: &Acts<'_>) -> Done {

@@ -15,6 +15,9 @@ struct Allowed {
     path: String,
     /// When, milliseconds since the epoch.
     since_ms: i64,
+    /// When that ends; without it, never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until_ms: Option<i64>,
 }
 
 /// The list.
@@ -72,31 +75,39 @@ impl AllowList {
         Ok(Self { file, entries: Mutex::new(entries) })
     }
 
-    /// The hashes.
+    /// The hashes, each with when its being allowed ends.
     #[must_use]
-    pub fn hashes(&self) -> Vec<String> {
+    pub fn hashes(&self) -> Vec<(String, Option<i64>)> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().map(|entry| entry.sha256.clone()).collect()
+        entries.iter().map(|entry| (entry.sha256.clone(), entry.until_ms)).collect()
     }
 
-    /// Adds one; it is on disk when this returns.
+    /// Adds one until then, or for good; it is on disk when this returns. What was said of this
+    /// content before holds no more, and what has ended is forgotten.
     ///
     /// # Errors
     /// [`AllowListError::Write`]; the list stays as it was.
-    pub fn add(&self, sha256: &str, path: &str) -> Result<(), AllowListError> {
+    pub fn add(
+        &self,
+        sha256: &str,
+        path: &str,
+        until_ms: Option<i64>,
+    ) -> Result<(), AllowListError> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.iter().any(|entry| entry.sha256 == sha256) {
-            return Ok(());
-        }
-        let mut longer = entries.clone();
-        longer.push(Allowed {
+        let now_ms = crate::now_ms();
+        let mut next = entries.clone();
+        next.retain(|entry| {
+            entry.sha256 != sha256 && entry.until_ms.is_none_or(|until_ms| now_ms < until_ms)
+        });
+        next.push(Allowed {
             sha256: sha256.to_owned(),
             path: path.to_owned(),
-            since_ms: crate::now_ms(),
+            since_ms: now_ms,
+            until_ms,
         });
-        self.write(&longer)
+        self.write(&next)
             .map_err(|source| AllowListError::Write { path: self.file.clone(), source })?;
-        *entries = longer;
+        *entries = next;
         Ok(())
     }
 
@@ -113,11 +124,33 @@ mod tests {
     fn allowed_content_survives_a_restart_and_is_kept_once() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let list = AllowList::open(folder.path()).expect("open");
-        list.add("aa", "/x").expect("add");
-        list.add("aa", "/y").expect("add");
-        list.add("bb", "/z").expect("add");
+        list.add("aa", "/x", None).expect("add");
+        list.add("aa", "/y", None).expect("add");
+        list.add("bb", "/z", None).expect("add");
         let again = AllowList::open(folder.path()).expect("open");
-        assert_eq!(again.hashes(), ["aa", "bb"]);
+        assert_eq!(again.hashes(), [("aa".to_owned(), None), ("bb".to_owned(), None)]);
+    }
+
+    #[test]
+    fn the_last_word_of_a_content_holds_and_what_has_ended_is_forgotten() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let list = AllowList::open(folder.path()).expect("open");
+        list.add("ended", "/x", Some(1)).expect("add");
+        list.add("aa", "/x", Some(i64::MAX)).expect("add");
+        list.add("bb", "/x", None).expect("add");
+        list.add("aa", "/x", None).expect("add");
+        list.add("bb", "/x", Some(i64::MAX)).expect("add");
+        let again = AllowList::open(folder.path()).expect("open");
+        assert_eq!(again.hashes(), [("aa".to_owned(), None), ("bb".to_owned(), Some(i64::MAX))]);
+    }
+
+    #[test]
+    fn a_list_from_before_there_were_ends_is_for_good() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let text = r#"[{"sha256": "aa", "path": "/x", "since_ms": 5}]"#;
+        std::fs::write(folder.path().join("allowed.json"), text).expect("write");
+        let list = AllowList::open(folder.path()).expect("open");
+        assert_eq!(list.hashes(), [("aa".to_owned(), None)]);
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub(crate) enum Order {
         /// Allow its content from now on.
         #[arg(long)]
         allow: bool,
+        /// Allow it no longer than this (90s, 10m, 2h, 1d).
+        #[arg(long = "for", value_name = "TIME", requires = "allow")]
+        limit: Option<String>,
     },
     /// Destroy a quarantined item.
     Delete {
@@ -115,7 +118,10 @@ impl Order {
                 };
                 Action::Scan { scope, paths, cpu_share }
             }
-            Self::Restore { item, allow } => Action::Restore { item: id("item", &item)?, allow },
+            Self::Restore { item, allow, limit } => {
+                let duration_s = limit.map(|limit| span_s("--for", &limit)).transpose()?;
+                Action::Restore { item: id("item", &item)?, allow, duration_s }
+            }
             Self::Delete { item } => Action::Delete { item: id("item", &item)? },
             Self::Download { item, password } => {
                 Action::Download { item: id("item", &item)?, password }

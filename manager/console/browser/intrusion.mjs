@@ -1,5 +1,6 @@
 // Somebody listens on the network: seen while the overview is open, followed to its process, looked for
-// on all hosts, its program fetched, its host cut off and let go again. A chapter each, in this order.
+// on all hosts, its program fetched, the host looked at from inside, cut off and let go again. A chapter
+// each, in this order.
 import { ask, BASE, check, run, shot, shots, signIn } from "./harness.mjs";
 
 const { CONSOLE_USER: user, CONSOLE_PASSWORD: password, CONSOLE_HOST: host } = process.env;
@@ -62,6 +63,25 @@ async function collect(page) {
   await shot(page, "collected");
 }
 
+async function shell(page) {
+  await page.goto(alert);
+  await page.getByRole("button", { name: "Open a shell" }).click();
+  await dialog(page).getByLabel("Reason", { exact: true }).fill("a story");
+  await dialog(page).getByRole("button", { name: "Open it" }).click();
+  const terminal = page.getByRole("region", { name: "Terminal", exact: true });
+  const screen = terminal.locator(".xterm-rows");
+  await terminal.getByText("You type").waitFor();
+  await screen.filter({ hasText: "holdfast>" }).waitFor();
+  await terminal.getByRole("textbox", { name: "Terminal" }).focus();
+  await page.keyboard.insertText(`cat /proc/${pid}/comm`);
+  await page.keyboard.press("Enter");
+  await screen.locator("div").filter({ hasText: /^tcpdump\s*$/ }).first().waitFor();
+  await shot(page, "shell");
+  await page.keyboard.insertText("exit");
+  await page.keyboard.press("Enter");
+  await terminal.getByText("It has ended:").waitFor();
+}
+
 async function isolate(page) {
   await ask("reached");
   await page.goto(alert);
@@ -87,5 +107,5 @@ async function release(page) {
 
 await run(async (page) => {
   await signIn(page, user, password);
-  for (const chapter of [alarm, profile, search, collect, isolate, release]) await chapter(page);
+  for (const chapter of [alarm, profile, search, collect, shell, isolate, release]) await chapter(page);
 });

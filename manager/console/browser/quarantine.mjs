@@ -29,8 +29,9 @@ await run(async (page) => {
   await page.getByText("How it was found").waitFor();
   const before = page.url();
 
-  const order = async (button, send) => {
+  const order = async (button, send, choose = async () => undefined) => {
     await page.getByRole("button", { name: button, exact: true }).click();
+    await choose(page.getByRole("dialog"));
     await page.getByRole("dialog").getByLabel("Reason", { exact: true }).fill("a test");
     await shot(page, `order-${button.toLowerCase().replaceAll(" ", "-")}`);
     await page.getByRole("button", { name: send }).click();
@@ -70,7 +71,7 @@ await run(async (page) => {
   await page.goto(alert);
   await page.getByText("seen 2 times").waitFor();
 
-  // Restored and allowed, another one stays.
+  // Restored and allowed for a day, another one stays.
   await page.goto(`${BASE}/quarantine`);
   const name = await ask("eicar");
   const rows = page.getByRole("row").filter({ hasText: name });
@@ -79,8 +80,12 @@ await run(async (page) => {
   await shots(page, "quarantine");
   await rows.first().click();
   await page.getByText("Nothing was done with it").waitFor();
-  await order("Restore and allow", "Restore and allow 1 file");
+  await order("Restore and allow", "Restore and allow 1 file", async (dialog) => {
+    await dialog.getByRole("textbox", { name: "Allow until" }).click();
+    await page.getByRole("option", { name: "24 hours from then on" }).click();
+  });
   await page.getByText("Restored, allowed", { exact: true }).first().waitFor();
+  await page.getByText("its content is allowed for 86400 s").waitFor();
   check((await ask(`open ${name}`)).startsWith("read "), "it may be read");
   await shots(page, "item-allowed");
 

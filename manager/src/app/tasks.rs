@@ -22,6 +22,8 @@ use crate::store::tasks::{self as store, NewTask, Task, TaskFilter};
 
 /// Longest time that a task may wait for its host, and the usual one, milliseconds.
 const LONGEST_WAIT_MS: i64 = 30 * 86_400_000;
+/// Longest time that content is allowed for, where it is not for good.
+const LONGEST_ALLOWED_S: u64 = 366 * 86_400;
 const USUAL_WAIT_MS: i64 = 86_400_000;
 /// Bytes of a reason, an observation, a result, a key.
 const REASON: usize = 1000;
@@ -420,6 +422,14 @@ pub(super) fn order_check(order: &NewOrder) -> Result<(), AppError> {
             if password.len() < 4 || password.len() > 200 =>
         {
             invalid("password: 4 to 200 bytes, for the zip")
+        }
+        Action::Restore { allow: false, duration_s: Some(_), .. } => {
+            invalid("duration_s: only with allow")
+        }
+        Action::Restore { duration_s: Some(duration_s), .. }
+            if !(1..=LONGEST_ALLOWED_S).contains(duration_s) =>
+        {
+            invalid("duration_s: 1 second to 366 days")
         }
         Action::DenyHash { sha256 }
             if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) =>

@@ -58,17 +58,19 @@ function Form({ order, close }: { order: Order; close: () => void }) {
   const places = [...new Map(targets.map((target) => [`${target.host_id} ${target.item?.id ?? ""}`, target])).values()];
   const hosts = new Set(places.map((place) => place.host_id)).size;
 
+  const span = hours === "" ? null : Number(hours) * 3_600;
   const action = (item: string): Action => {
     switch (wish.kind) {
       case "isolate":
-        return { action: "isolate", duration_s: hours === "" ? null : Number(hours) * 3_600 };
+        return { action: "isolate", duration_s: span };
       case "collect":
         return { action: "collect", path, password, limit: Number(limit) * 1_048_576 };
       case "kill":
         return { action: "kill", process: wish.process };
       case "restore":
+        return { action: "restore", item, allow: false };
       case "restore_allow":
-        return { action: "restore", item, allow: wish.kind === "restore_allow" };
+        return { action: "restore", item, allow: true, duration_s: span };
       case "delete":
         return { action: "delete", item };
       case "download":
@@ -102,9 +104,9 @@ function Form({ order, close }: { order: Order; close: () => void }) {
           </p>
         )}
       </div>
-      {wish.kind === "isolate" && (
-        <Select label={t("order.isolate.for")} value={hours} onChange={(value) => setHours(value ?? "")} allowDeselect={false}
-          data={HOURS.map((value) => ({ value, label: value ? t("order.isolate.hours", { count: Number(value) }) : t("order.isolate.open") }))} />
+      {(wish.kind === "isolate" || wish.kind === "restore_allow") && (
+        <Select label={t(`order.${wish.kind}.for`)} value={hours} onChange={(value) => setHours(value ?? "")} allowDeselect={false}
+          data={HOURS.map((value) => ({ value, label: value ? t(`order.${wish.kind}.hours`, { count: Number(value) }) : t(`order.${wish.kind}.open`) }))} />
       )}
       {wish.kind === "collect" && (
         <>
