@@ -3,6 +3,7 @@
 //! The messages themselves are made from `proto/link.proto`; here is what they carry as JSON.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::control::StatusReport;
 
@@ -159,6 +160,22 @@ pub struct Heartbeat {
     pub status: StatusReport,
     /// What waits to be sent.
     pub outbox: OutboxState,
+    /// How the shipped detection models stand here: in the first of a stream, and when something of
+    /// it has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<ModelReach>>,
+}
+
+/// How a shipped detection model stands on a host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ModelReach {
+    /// Its Sigma id.
+    pub id: Uuid,
+    /// On.
+    pub enabled: bool,
+    /// Which fact is missing for it to fire there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_not: Option<String>,
 }
 
 /// The events that the manager does not have yet.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use holdfast_common::control::{BundleState, Request, StatusReport};
-use holdfast_common::link::{Capability, CapabilityState};
+use holdfast_common::link::{Capability, CapabilityState, ModelReach};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 
 use super::operator::{self, Desk};
@@ -62,6 +62,10 @@ impl Host for Linked {
 
     fn capabilities(&self) -> Vec<Capability> {
         self.agent().map(|agent| capabilities(&agent)).unwrap_or_default()
+    }
+
+    fn models(&self) -> Vec<ModelReach> {
+        self.agent().map(|agent| agent.models.reach()).unwrap_or_default()
     }
 
     fn kill(&self, process: ProcessKey) -> Result<String, String> {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_common::control::{ModelState, Suppression};
 use holdfast_common::event::{EventBody, ModelDetection};
+use holdfast_common::link::ModelReach;
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 use rsigma_eval::EvaluationResult;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 use super::book::{Book, Model, acts, in_words};
 use super::correlate::{Feed, Fired, Windows};
 use super::names::Names;
-use super::rules::FolderError;
+use super::rules::{FolderError, SHIPPED_ORIGIN};
 use super::state::{self, SUPPRESSIONS_MAX, Saved, StateError};
 use super::view::{Subject, View};
 use crate::config;
@@ -400,6 +401,20 @@ impl Models {
         let state = self.state();
         let numbered = self.book.models.iter().enumerate();
         numbered.filter(|(_, model)| model.alone).map(|(at, _)| self.shown(&state, at)).collect()
+    }
+
+    /// How the shipped ones stand. Waits for nothing.
+    pub fn reach(&self) -> Vec<ModelReach> {
+        let state = self.state();
+        let numbered = self.book.models.iter().enumerate();
+        numbered
+            .filter(|(_, model)| model.alone && model.origin == SHIPPED_ORIGIN)
+            .map(|(at, model)| ModelReach {
+                id: model.id,
+                enabled: state.on[at],
+                why_not: model.why_not.clone(),
+            })
+            .collect()
     }
 
     fn shown(&self, state: &State, number: usize) -> ModelState {

@@ -15,7 +15,7 @@ use rsigma_parser::value::{SpecialChar, StringPart};
 use rsigma_parser::{Detection, Modifier, SigmaCollection, SigmaRule, SigmaValue};
 
 /// Origin of what this program brings along.
-const SHIPPED_ORIGIN: &str = "shipped";
+pub(super) const SHIPPED_ORIGIN: &str = "shipped";
 /// Largest file.
 const FILE_MAX: u64 = 1 << 20;
 /// Most files in a folder and below it.

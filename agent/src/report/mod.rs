@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_common::control::{ManagerState, Request, StatusReport};
 use holdfast_common::event::{EventBody, LossEvent};
-use holdfast_common::link::{Capability, OutboxState};
+use holdfast_common::link::{Capability, ModelReach, OutboxState};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 use tokio::sync::watch;
 
@@ -74,6 +74,8 @@ pub trait Host: Send + Sync + 'static {
     fn status(&self) -> Option<StatusReport>;
     /// Each capability, as it was last seen to work. Proves nothing anew.
     fn capabilities(&self) -> Vec<Capability>;
+    /// How the shipped detection models stand here.
+    fn models(&self) -> Vec<ModelReach>;
     /// Ends a process and all that it started.
     ///
     /// # Errors

@@ -359,23 +359,33 @@ impl Session {
     async fn beat(&self, pace: Duration) -> Result<End, SessionError> {
         let mut ticks = tokio::time::interval(pace);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told = None;
         loop {
             ticks.tick().await;
             let tasks = Arc::clone(&self.tasks);
             blocking(move || tasks.look()).await?;
             let (shared, store) = (Arc::clone(&self.shared), self.tasks.store());
             let host = self.host.clone();
-            let heartbeat = blocking(move || {
+            let before = told.take();
+            let (heartbeat, models) = blocking(move || {
                 let mut reader = shared.journal.reader();
                 let outbox = outbox::state(&store, &mut reader, &host, now_ms())?;
                 shared.look_at_outbox(outbox);
                 let mut capabilities = shared.host.capabilities();
                 capabilities.push(outbox_capability(&shared, outbox));
                 let Some(status) = shared.host.status() else { return Err(SessionError::Ended) };
-                let heartbeat = Heartbeat { time_ms: now_ms(), capabilities, status, outbox };
-                Ok(heartbeat_pack(&within_bounds(heartbeat)))
+                let models = shared.host.models();
+                let heartbeat = Heartbeat {
+                    time_ms: now_ms(),
+                    capabilities,
+                    status,
+                    outbox,
+                    models: (before.as_ref() != Some(&models)).then(|| models.clone()),
+                };
+                Ok((heartbeat_pack(&within_bounds(heartbeat)), models))
             })
             .await?;
+            told = Some(models);
             send(&self.out, from_agent::Message::Heartbeat(heartbeat)).await?;
         }
     }

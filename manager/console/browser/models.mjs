@@ -20,6 +20,7 @@ await run(async (page) => {
   await row.click();
   await page.getByText("What it looks for").waitFor();
   await page.getByText("title: 'Clear Command History'").waitFor();
+  await page.getByText("on 1 host", { exact: true }).waitFor();
   await page.getByRole("button", { name: "Simulate on a host" }).click();
   check(await page.getByRole("button", { name: "Simulate", exact: true }).isDisabled(), "no order without host and reason");
   await page.getByRole("textbox", { name: "Host" }).click();

@@ -43,6 +43,21 @@ pub(super) struct ModelView {
     open: i64,
     /// When it last fired, by that host's clock; nothing when no alert is kept.
     last_ms: Option<i64>,
+    /// Hosts that it is on and can fire on, by what they last said.
+    fires: i64,
+    /// Hosts that have it switched off.
+    off: i64,
+    /// Hosts that have it on, but lack a fact that it needs.
+    blind: i64,
+}
+
+/// Why a model cannot fire.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BlindView {
+    /// As the hosts say it.
+    reason: String,
+    /// How many say so.
+    hosts: i64,
 }
 
 /// A detection model, whole.
@@ -57,6 +72,8 @@ pub(super) struct ModelDetailView {
     references: Vec<String>,
     /// The rule in Sigma's format, with those that feed it.
     text: &'static str,
+    /// Why it cannot fire where it cannot, the most frequent first, at most 20.
+    blind: Vec<BlindView>,
 }
 
 impl ModelView {
@@ -76,6 +93,9 @@ impl ModelView {
             alerts: found.alerts,
             open: found.open,
             last_ms: found.last_ms,
+            fires: state.reach.fires,
+            off: state.reach.off,
+            blind: state.reach.blind,
         }
     }
 }
@@ -101,11 +121,14 @@ pub(super) async fn model_get(
     Params(period): Params<PeriodParams>,
 ) -> Result<Json<ModelDetailView>, Problem> {
     let state = api.app.model_get(id, period.period()?).await?;
+    let reasons = state.reach.reasons.iter();
+    let blind = reasons.map(|(reason, hosts)| BlindView { reason: reason.clone(), hosts: *hosts });
     Ok(Json(ModelDetailView {
         model: ModelView::of(&state),
         advice: &state.model.advice,
         false_positives: state.model.false_positives.clone(),
         references: state.model.references.clone(),
         text: state.model.text,
+        blind: blind.collect(),
     }))
 }

@@ -70,10 +70,13 @@ impl App {
     pub async fn heartbeat_store(
         &self,
         admitted: Admitted,
-        heartbeat: Heartbeat,
+        mut heartbeat: Heartbeat,
     ) -> Result<(), StoreError> {
         let reasons = health::judge(&heartbeat, now_ms());
         let session = admitted.session;
+        if let Some(models) = heartbeat.models.take() {
+            Box::pin(self.models_reported(admitted, models)).await?;
+        }
         let policy = &heartbeat.status.policy;
         if self.0.beats.is_other(session, policy) {
             self.policy_reported(admitted, policy).await?;

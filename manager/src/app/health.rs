@@ -95,7 +95,13 @@ mod tests {
             "quarantine": {"items": 0, "bytes": 0}
         }))
         .expect("status");
-        Heartbeat { time_ms: 1_000_000, capabilities, status, outbox: OutboxState::default() }
+        Heartbeat {
+            time_ms: 1_000_000,
+            capabilities,
+            status,
+            outbox: OutboxState::default(),
+            models: None,
+        }
     }
 
     fn capability(name: &str, state: CapabilityState, time_ms: i64) -> Capability {

@@ -56,7 +56,7 @@ pub use events::EventPage;
 pub use files::ChunkAnswer;
 pub use health::Reason;
 pub use hosts::{AdmitError, Admitted, EnrollError};
-pub use models::{Model, ModelState};
+pub use models::{Model, ModelState, Reach};
 pub use notifications::{ChannelState, NewChannel, TestAnswer};
 pub use oidc::{OidcRefusal, RoleRule};
 pub use overview::Overview;

@@ -96,6 +96,7 @@ impl App {
         let age_ms = i64::from(malware.days) * DAY_MS;
         items_forget(&mut tx, now_ms.saturating_sub(age_ms)).await?;
         tx.commit().await?;
+        self.models_round(now_ms).await?;
         let oldest = now_ms.div_euclid(DAY_MS) - i64::from(longest) - 1;
         let mut tx = self.store().begin().await?;
         partitions_drop(&mut tx, oldest.min(now_ms.div_euclid(DAY_MS) - BEHIND)).await?;

@@ -23,6 +23,7 @@ pub mod events;
 pub mod hosts;
 pub mod identities;
 pub mod index;
+pub mod models;
 pub mod notifications;
 pub mod notify;
 pub mod numbers;
@@ -38,7 +39,7 @@ pub mod users;
 /// Connections that read, or on PostgreSQL do anything.
 const CONNECTIONS: u32 = 8;
 /// The newest migration.
-pub const SCHEMA: i64 = 9;
+pub const SCHEMA: i64 = 10;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,6 +213,7 @@ impl Store {
         let quarantine = include_str!("../../migrations/0007_quarantine.sql");
         let shells = include_str!("../../migrations/0008_shells.sql");
         let host_index = include_str!("../../migrations/0009_host_index.sql");
+        let model_sets = include_str!("../../migrations/0010_model_sets.sql");
         let simple = MigrationType::Simple;
         let migrator = Migrator::with_migrations(vec![
             Migration::new(1, "schema".into(), simple, schema.into_sql_str(), false),
@@ -223,6 +225,7 @@ impl Store {
             Migration::new(7, "quarantine".into(), simple, quarantine.into_sql_str(), false),
             Migration::new(8, "shells".into(), simple, shells.into_sql_str(), false),
             Migration::new(9, "host index".into(), simple, host_index.into_sql_str(), false),
+            Migration::new(10, "model sets".into(), simple, model_sets.into_sql_str(), false),
         ]);
         let mut connection = self.writer.acquire().await.map_err(failed("migrate"))?;
         migrator.run_direct(None, &mut *connection, false).await.map_err(|error| {

@@ -238,6 +238,7 @@ pub fn heartbeat(capabilities: &[(&str, CapabilityState)]) -> Heartbeat {
         capabilities: capabilities.iter().map(capability).collect(),
         status: status.expect("status"),
         outbox: OutboxState::default(),
+        models: None,
     }
 }
 

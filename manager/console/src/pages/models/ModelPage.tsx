@@ -62,6 +62,19 @@ function Detail({ detail }: { detail: ModelDetail }) {
                 [t("models.sources"), model.sources.join(" ")],
                 [t("models.last"), <Time key="last" ms={model.last_ms} />],
                 [t("models.open"), model.open],
+                [t("model.fires"), t("model.hosts", { count: model.fires })],
+                [t("model.off"), t("model.hosts", { count: model.off })],
+                [
+                  t("model.blind"),
+                  <div key="blind">
+                    {t("model.hosts", { count: model.blind })}
+                    {detail.blind.map(({ reason, hosts }) => (
+                      <div key={reason} className="dim">
+                        {hosts} · <Plain text={reason} most={300} />
+                      </div>
+                    ))}
+                  </div>,
+                ],
                 [t("model.harmless"), detail.false_positives.join("; ")],
                 [
                   t("model.references"),
