@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::container::Metadata;
+use crate::denial::{Denial, DenialKind, DenialState};
 use crate::event::{Event, MalwareDetection};
 use crate::link::OutboxState;
 use crate::ruled::{PolicyReport, PolicyState};
@@ -147,6 +148,27 @@ pub enum Request {
     BundleReload,
     /// Which policy runs, and what is in force. Answer: one [`Reply::Policy`].
     Policy,
+    /// What is denied by order. Answer: [`Reply::Denial`] each.
+    DenialList,
+    /// Deny content or a path on this host. Answer: `Done`.
+    Deny {
+        /// Content or path.
+        kind: DenialKind,
+        /// SHA-256 in hex, or an absolute path.
+        value: String,
+        /// Why, and who asks.
+        reason: String,
+        /// Until it ends by itself, seconds; without it not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_s: Option<u64>,
+    },
+    /// Deny it no more, where this host alone denies it. Answer: `Done`.
+    Undeny {
+        /// Content or path.
+        kind: DenialKind,
+        /// As it was denied.
+        value: String,
+    },
     /// Cut the host off from the network. Answer: one [`Reply::Isolation`].
     Isolate {
         /// Why, and who asks.
@@ -226,6 +248,8 @@ pub enum Reply {
     Suppression(Suppression),
     /// The isolation.
     Isolation(Box<IsolationState>),
+    /// Something that is denied by order.
+    Denial(DenialLine),
     /// This host has its certificate.
     Enrolled {
         /// The id that the manager gave it.
@@ -238,6 +262,17 @@ pub enum Reply {
         /// What and where.
         message: String,
     },
+}
+
+/// Something that is denied on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenialLine {
+    /// What, who, why and since when; with the manager's id where the manager denies it.
+    #[serde(flatten)]
+    pub denial: Denial,
+    /// Why it is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// What to do with a scan.
@@ -313,6 +348,9 @@ pub struct StatusReport {
     /// Remote shells that are open.
     #[serde(default)]
     pub shells: Vec<ShellState>,
+    /// What is denied by order.
+    #[serde(default)]
+    pub denials: DenialState,
 }
 
 /// A remote shell that is open.
@@ -379,6 +417,9 @@ pub struct OnAccessCounters {
     pub cached: u64,
     /// Answered by an exclusion.
     pub excluded: u64,
+    /// Opens of files that lie at denied paths.
+    #[serde(default)]
+    pub denied_paths: u64,
     /// Files scanned because a writer closed them.
     pub closed_scanned: u64,
     /// Close-after-write scans given up under pressure; the next open is held all the same.

@@ -7,6 +7,8 @@
 
 pub mod abi;
 pub mod cut;
+#[cfg(feature = "std")]
+pub mod denial;
 mod fields;
 pub mod guard;
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::control::path_bytes;
+use crate::denial::DenialKind;
 use crate::process::ProcessKey;
 use crate::scans::ScanScope;
 
@@ -73,6 +74,24 @@ pub enum Action {
     DenyHash {
         /// In hex.
         sha256: String,
+        /// Until it ends by itself, seconds; without it not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_s: Option<u64>,
+    },
+    /// Deny what lies at a path on this host, whatever its content.
+    DenyPath {
+        /// Absolute; `*` stays in one folder, `**` does not.
+        path: String,
+        /// Until it ends by itself, seconds; without it not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_s: Option<u64>,
+    },
+    /// Deny it no more, where this host alone denies it.
+    Undeny {
+        /// Content or path.
+        kind: DenialKind,
+        /// As it was denied.
+        value: String,
     },
     /// Run a model's simulation; verified by its detection.
     Simulate {
@@ -114,6 +133,8 @@ impl Action {
             Self::Collect { .. } => "collect",
             Self::Kill { .. } => "kill",
             Self::DenyHash { .. } => "deny_hash",
+            Self::DenyPath { .. } => "deny_path",
+            Self::Undeny { .. } => "undeny",
             Self::Simulate { .. } => "simulate",
             Self::Shell { .. } => "shell",
             Self::ProcessList => "process_list",

@@ -40,6 +40,8 @@ pub enum Engine {
     Hash,
     /// A YARA rule of the bundle.
     Yara,
+    /// None: an operator denied the path that the file lies at.
+    DeniedPath,
     /// The agent's own marker, where the bundle has no YARA rule to find it by.
     SelfProof,
 }

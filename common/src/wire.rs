@@ -175,6 +175,8 @@ impl Answer {
                             Engine::Hash => 1,
                             Engine::Yara => 2,
                             Engine::SelfProof => 3,
+                            // No worker concludes that; nobody takes it from one.
+                            Engine::DeniedPath => u8::MAX,
                         });
                         put_text(to, &signature.name, Signature::MAX_NAME);
                     }

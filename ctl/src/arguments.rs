@@ -99,6 +99,9 @@ holdfast-ctl search 'host:web1 (kind:malware OR kind:model)' --json"
     /// Response tasks.
     #[command(subcommand)]
     Tasks(Tasks),
+    /// What is denied on all hosts at once, or on those of a group.
+    #[command(subcommand)]
+    Denials(Denials),
     /// Open a shell on a host; it is recorded. Its exit status is this command's.
     #[command(after_help = "Examples:\n  holdfast-ctl shell web1 --reason 'ticket 4711'\n  \
 holdfast-ctl shell web1 --reason triage --restricted")]
@@ -482,6 +485,55 @@ pub(crate) struct Course {
     /// Whether hosts go back to the version before when it stops [default: true]
     #[arg(long, value_name = "BOOL")]
     pub(crate) roll_back: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Denials {
+    /// Those that stand, newest first, and how many hosts have each in force.
+    #[command(after_help = "Example:\n  holdfast-ctl denials list")]
+    List {
+        /// Those that were taken back in the last year.
+        #[arg(long)]
+        removed: bool,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Deny content, or what lies at a path, on hosts that are there and those that come.
+    #[command(after_help = "Examples:\n  holdfast-ctl denials add path /usr/bin/nc --reason \
+'ticket 4711'\n  holdfast-ctl denials add hash 275a02… --group web --reason miner")]
+    Add {
+        /// hash or path.
+        #[arg(value_parser = ["hash", "path"])]
+        kind: String,
+        /// SHA-256 in hex, or an absolute path: * stays in one folder, ** does not.
+        value: String,
+        /// Hosts of this group alone.
+        #[arg(long)]
+        group: Option<String>,
+        /// Why; hosts show it too.
+        #[arg(long)]
+        reason: String,
+        /// Until it ends by itself: 30m, 2h, 3d.
+        #[arg(long = "for", value_name = "TIME")]
+        limit: Option<String>,
+    },
+    /// Take one back. What was quarantined stays there.
+    #[command(after_help = "Example:\n  holdfast-ctl denials remove ID --reason 'false alarm'")]
+    Remove {
+        /// Its id.
+        denial: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Whether each host has it in force, and why not.
+    #[command(after_help = "Example:\n  holdfast-ctl denials hosts ID")]
+    Hosts {
+        /// Its id.
+        denial: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
 }
 
 #[derive(Debug, Subcommand)]

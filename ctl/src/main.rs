@@ -12,6 +12,7 @@ mod accounts;
 mod alerts;
 mod arguments;
 mod client;
+mod denials;
 mod events;
 mod hosts;
 mod live;
@@ -128,6 +129,7 @@ async fn run(session: &mut Session, command: Command) -> Result<u8, CtlError> {
         Command::Events(command) => events::events(session, command).await,
         Command::Search(search) => events::list(session, search).await,
         Command::Tasks(command) => tasks::tasks(session, command).await,
+        Command::Denials(command) => denials::denials(session, command).await,
         Command::Shell(wanted) => shell::shell(session, wanted).await,
         Command::Shells(command) => shell::shells(session, command).await,
         Command::Policies(command) => policies::policies(session, command).await,

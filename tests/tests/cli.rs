@@ -218,6 +218,7 @@ fn status(problems: &[&str]) -> Reply {
             since_ms: 1,
         }],
         policy: Default::default(),
+        denials: Default::default(),
     }))
 }
 

@@ -598,3 +598,33 @@ fn wrong_usage_exits_64_and_every_command_has_an_example() {
     }
     assert!(seen > 30, "{seen} commands");
 }
+
+#[test]
+fn denials_and_policies_are_made_renamed_and_taken_back() {
+    let manager = Manager::start().expect("manager");
+    let add = ["denials", "add", "path", "/srv/x", "--group", "web", "--reason", "ticket 1"];
+    let added = told(&manager, &add).remove(0);
+    assert_eq!((&added["value"], &added["group"]), (&json!("/srv/x"), &json!("web")));
+    let bad = ["denials", "add", "path", "/usr/**", "--reason", "x"];
+    assert!(refused(&ctl(&manager, &bad), 1).contains("run or be mended"));
+    let bad = ["denials", "add", "folder", "/srv/x", "--reason", "x"];
+    refused(&ctl(&manager, &bad), 64);
+    let id = added["id"].as_str().expect("id");
+    assert!(said(&manager, &["denials", "list"]).contains("ticket 1"));
+    assert!(told(&manager, &["denials", "hosts", id]).is_empty());
+    told(&manager, &["denials", "remove", id, "--reason", "over & out"]);
+    assert!(told(&manager, &["denials", "list"]).is_empty());
+    let gone = told(&manager, &["denials", "list", "--removed"]).remove(0);
+    assert_eq!(gone["removed_why"], "over & out");
+    for name in ["one", "two"] {
+        said(&manager, &["policies", "create", name]);
+    }
+    said(&manager, &["policies", "assign", "one", "--group", "web", "--reason", "x"]);
+    let renamed = told(&manager, &["policies", "edit", "one", "--name", "first"]).remove(0);
+    assert_eq!(renamed["name"], "first");
+    let delete = ["policies", "delete", "first", "--reason", "x"];
+    assert!(refused(&ctl(&manager, &delete), 1).contains("assigned to web"));
+    said(&manager, &[&delete[..], &["--reassign", "two"]].concat());
+    let left = told(&manager, &["policies", "list"]);
+    assert_eq!((left.len(), &left[0]["groups"]), (1, &json!(["web"])), "{left:?}");
+}

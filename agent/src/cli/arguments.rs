@@ -22,6 +22,46 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum Deny {
+    /// What is denied by order, also by the manager's.
+    #[command(after_help = "Example:\n  sudo holdfast deny list")]
+    List,
+    /// Deny content by its SHA-256, and quarantine it wherever it is opened.
+    #[command(after_help = "Example:\n  sudo holdfast deny hash 275a02… --reason 'ticket 4711'")]
+    Hash {
+        /// In hex.
+        sha256: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// Until it ends by itself: 45s, 30m, 2h, 3d.
+        #[arg(long = "for", value_name = "TIME")]
+        limit: Option<String>,
+    },
+    /// Deny what lies at a path, whatever its content.
+    #[command(
+        after_help = "Examples:\n  sudo holdfast deny path /usr/bin/nc --reason 'ticket 4711'\n  \
+sudo holdfast deny path '/tmp/**' --reason 'ticket 4711' --for 2h"
+    )]
+    Path {
+        /// Absolute; * stays in one folder, ** does not.
+        path: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// Until it ends by itself: 45s, 30m, 2h, 3d.
+        #[arg(long = "for", value_name = "TIME")]
+        limit: Option<String>,
+    },
+    /// Deny a hash or path no more that this host alone denies.
+    #[command(after_help = "Example:\n  sudo holdfast deny remove /usr/bin/nc")]
+    Remove {
+        /// As it was denied.
+        value: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Whether this host is protected, and the agent's numbers.
     #[command(after_help = "Examples:\n  holdfast status\n  holdfast status --json | jq .problems")]
@@ -67,6 +107,9 @@ holdfast events --since 2026-11-22T08:00:00+01:00\n  holdfast events --follow --
         #[arg(long)]
         document: bool,
     },
+    /// Deny content or a path on this host, and show what is denied by order.
+    #[command(subcommand)]
+    Deny(Deny),
     /// Cut this host off from the network, but for its management endpoints.
     #[command(after_help = "Examples:\n  sudo holdfast isolate --reason 'ticket 4711'\n  \
 sudo holdfast isolate --for 2h")]

@@ -33,6 +33,8 @@ fn text(report: &StatusReport) -> String {
     for (answer, count) in answers {
         page.sample("opens_total", &[("answer", answer)], count);
     }
+    let denied_paths = held.denied_paths;
+    page.one("denied_paths_total", "counter", "Opens of files at denied paths.", denied_paths);
     page.family("failures_total", "counter", "Answers without a verdict, by reason.");
     for (reason, count) in &held.failures {
         page.sample("failures_total", &[("reason", reason.name())], *count);

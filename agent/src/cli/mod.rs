@@ -4,6 +4,7 @@
 //! decides anything. [`text`] keeps hostile names from the terminal, [`out`] prints.
 
 mod arguments;
+mod denials;
 mod enroll;
 mod events;
 mod isolation;
@@ -121,6 +122,7 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
         Command::Simulate(command) => simulate::simulate(session, command),
         Command::Bundle(Bundle::Reload) => state::reload(session),
         Command::Policy { document } => policy::policy(session, document),
+        Command::Deny(command) => denials::deny(session, command),
         Command::Isolate(isolate) => isolation::isolate(session, isolate),
         Command::Release(release) => isolation::release(session, release),
         Command::Isolation(command) => isolation::isolation(session, command),

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use holdfast_common::control::{BundleState, Request, StatusReport};
+use holdfast_common::denial::{DenialKind, FleetDenials};
 use holdfast_common::link::{Capability, CapabilityState, ModelReach};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
 
 use super::operator::{self, Desk};
-use super::{Agent, policy, sink};
+use super::{Agent, denials, policy};
 use crate::control::{Answerer, Operator};
 use crate::policy::Offer;
 use crate::report::{Host, Link, Needs};
-use crate::respond::Denied;
 use crate::sensor::proc::ProcDir;
 use crate::sensor::table::pids;
 
@@ -78,22 +78,31 @@ impl Host for Linked {
         }
     }
 
-    fn deny(&self, sha256: &str, why: &str) -> Result<String, String> {
+    fn deny(
+        &self,
+        kind: DenialKind,
+        value: &str,
+        why: &str,
+        duration_s: Option<u64>,
+    ) -> Result<String, String> {
+        let why: String = why.chars().take(LONGEST).collect();
         let agent = self.agent()?;
-        let deny = sink::deny(&agent.denied, &agent.factory, &agent.on_access);
-        deny(Denied {
-            sha256: sha256.to_owned(),
-            path: "any file".to_owned(),
-            model: why.chars().take(LONGEST).collect(),
-            since_ms: crate::now_ms(),
-        })
+        denials::deny(&agent, &denials::Deny { kind, value, why: &why, duration_s })
     }
 
-    fn is_denied(&self, sha256: &str) -> bool {
-        self.agent().is_ok_and(|agent| {
-            agent.factory.bundle().refused.is_none()
-                && agent.denied.lines().lines().any(|line| line.starts_with(sha256))
-        })
+    fn undeny(&self, kind: DenialKind, value: &str) -> Result<String, String> {
+        let agent = self.agent()?;
+        denials::undeny(&agent, kind, value)
+    }
+
+    fn is_denied(&self, kind: DenialKind, value: &str) -> bool {
+        self.agent().is_ok_and(|agent| denials::is_denied(&agent, kind, value))
+    }
+
+    fn denials(&self, list: FleetDenials) {
+        if let Ok(agent) = self.agent() {
+            denials::take(&agent, list);
+        }
     }
 
     fn processes(&self, most: usize) -> Vec<ProcessInfo> {

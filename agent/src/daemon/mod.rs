@@ -9,6 +9,7 @@
 //! INVARIANT: whatever fails after the marks stand is reported and leaves protection standing;
 //! whatever fails before ends the start with one clear error.
 
+mod denials;
 mod link;
 pub mod log;
 mod operator;
@@ -27,6 +28,7 @@ use holdfast_common::abi::Kind;
 use holdfast_common::event::{AgentStarted, EventBody, ProtectionGap};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::denials::Denials;
 use self::operator::Desk;
 use self::sink::Sinks;
 use self::state::StateDir;
@@ -122,6 +124,7 @@ pub(crate) struct Agent {
     pub(crate) prover: OnceLock<Prover>,
     pub(crate) isolation: Arc<Isolation>,
     pub(crate) denied: Arc<DenyList>,
+    pub(crate) denials: Denials,
     pub(crate) sweeps: Sweeps,
     pub(crate) shells: Arc<Shells>,
     /// There once the rest stands.
@@ -142,6 +145,7 @@ fn run(config: Config, config_path: &Path, state: &StateDir) -> anyhow::Result<(
     let server = Server::start(&agent.config.socket, operator)?;
     announce(&agent, state);
     start_prover(&agent);
+    denials::start(&agent)?;
     link::start(&agent);
     start_guard(&agent, config_path);
     // Reading the kernel's types and the rules took much that is not needed again.
@@ -195,6 +199,8 @@ fn build(local: Config, state: &StateDir) -> anyhow::Result<Agent> {
         tracing::error!(rule = refused.origin, reason = refused.reason, "a rule was left out");
     }
     let denied = Arc::new(DenyList::open(&config.state_dir)?);
+    let denials = Denials::open(&config.state_dir)?;
+    denials::begin(&denials, &denied);
     let scanner = crate::scan::default_binary()?;
     let factory = WorkerFactory::keeping(&config.scan, scanner, &config.state_dir, denied.lines())?;
     let factory = Arc::new(factory);
@@ -215,6 +221,7 @@ fn build(local: Config, state: &StateDir) -> anyhow::Result<Agent> {
         config: config.clone(),
         factory: Arc::clone(&factory),
         exclusions: Arc::clone(&exclusions),
+        denied: Arc::new(denials.begin()),
         responder,
         counters,
         images: hashes.clone(),
@@ -265,6 +272,7 @@ fn build(local: Config, state: &StateDir) -> anyhow::Result<Agent> {
         prover: OnceLock::new(),
         isolation,
         denied,
+        denials,
         sweeps,
         shells,
         link: OnceLock::new(),

@@ -11,6 +11,7 @@ use holdfast_common::scans::{ScanOrder, ScanRecord};
 use uuid::Uuid;
 
 use crate::control::{Answerer, Operator};
+use crate::daemon::denials::{self, Deny};
 use crate::daemon::{Agent, watch};
 use crate::guard::Guard;
 use crate::journal::{Filter, Next};
@@ -125,6 +126,14 @@ impl Operator for Desk {
             }
             Request::BundleReload => watch::reload_bundle(agent),
             Request::Policy => send(answer, Reply::Policy(Box::new(agent.policies.report()))),
+            Request::DenialList => denials::list(agent)
+                .into_iter()
+                .try_for_each(|one| send(answer, Reply::Denial(one))),
+            Request::Deny { kind, value, reason, duration_s } => {
+                let order = Deny { kind, value: &value, why: &reason, duration_s };
+                denials::deny(agent, &order).map(drop)
+            }
+            Request::Undeny { kind, value } => denials::undeny(agent, kind, &value).map(drop),
             Request::Isolate { reason, duration_s } => {
                 let limit = duration_s.map(std::time::Duration::from_secs);
                 let state = agent.isolation.isolate(&reason, limit);
@@ -180,6 +189,7 @@ pub(super) fn status(agent: &Agent) -> StatusReport {
         manager: agent.link.get().map(Link::state).unwrap_or_default(),
         shells: agent.shells.open(),
         policy: agent.policies.status(),
+        denials: agent.denials.state(agent.factory.bundle().refused.is_some()),
     }
 }
 
@@ -205,6 +215,7 @@ fn problems(agent: &Agent) -> Vec<String> {
     if let Some(problem) = agent.journal.problem() {
         problems.push(format!("the journal cannot be written: {problem}"));
     }
+    problems.extend(agent.denials.problems());
     if agent.on_access.workers_failing() {
         problems.push("scan workers do not start".to_owned());
     }

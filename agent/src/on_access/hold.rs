@@ -228,6 +228,11 @@ impl Loop {
         let Ok(facts) = Facts::of(pending.file()) else {
             return self.fail_unheld(pending, since, FailureReason::Unreadable);
         };
+        let mut pending = pending;
+        if self.rules.denied.covers(pending.file(), &facts) {
+            let Some(undecided) = self.deny_place(pending, facts, since) else { return };
+            pending = undecided;
+        }
         if !facts.regular || facts.identity.size == 0 {
             return self.allow(pending, since);
         }
@@ -257,9 +262,6 @@ impl Loop {
         // A writer that is there before the scan can store through a mapping, unseen, and be gone
         // after it: such a verdict is used once.
         let now = SystemTime::now();
-        if program && let Some(images) = &shared.images {
-            images.offer(pending.file(), &facts.identity);
-        }
         let settled = !writer && cache::settled(&facts.identity, now);
         let written_long_ago = cache::long_ago(facts.modified, now);
         let (changes, attempts, decided) = (0, 0, None);

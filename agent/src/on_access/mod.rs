@@ -3,7 +3,7 @@
 //!
 //! [`hold`] is the loop that everything else serves: [`settle`] (answers), [`waiting`] (who waits), [`cache`] and [`condemned`] (what is
 //! known), [`decide`] (the table), [`rules`] (what it is asked with), [`exclude`], [`later`] (scans that nobody waits for),
-//! [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`], [`mounts`]
+//! [`places`] (paths that are denied), [`nursery`] (new workers), [`watchdog`] (for a loop that is stuck), [`coverage`], [`mounts`]
 //! and [`layers`] (what is marked), [`elsewhere`], [`namespaces`] and [`view`] (and what is marked
 //! that only others see), [`counters`].
 
@@ -22,6 +22,7 @@ mod marks;
 pub(crate) mod mounts;
 mod namespaces;
 mod nursery;
+pub mod places;
 mod rewrites;
 mod rules;
 mod settle;
@@ -54,6 +55,7 @@ use self::inbox::{Inbox, Message};
 use self::later::Later;
 use self::marks::Marks;
 use self::nursery::Nursery;
+use self::places::{Places, Told};
 use self::rules::Rules;
 use self::waiting::Waiter;
 use self::watchdog::{Watchdog, Watched};
@@ -78,6 +80,11 @@ pub(crate) struct Shared {
     exclusions: Arc<Exclusions>,
     cache: Cache,
     condemned: Condemned,
+    /// Paths are denied: no ignore mark is set, since what is clean under one name may be opened
+    /// under another.
+    denies_paths: AtomicBool,
+    /// Denied paths that were told of a moment ago.
+    told: Told,
     /// Verdicts of workers with older rules are used once and not kept.
     generation: AtomicU64,
     /// Opens held by one loop at most.
@@ -114,6 +121,8 @@ pub struct Needs {
     pub factory: Arc<WorkerFactory>,
     /// Exclusions in force.
     pub exclusions: Arc<Exclusions>,
+    /// Paths that are denied from the beginning.
+    pub denied: Arc<Places>,
     /// Takes detections and failures.
     pub responder: Responder,
     /// The counters, which the responder shares.
@@ -143,6 +152,9 @@ pub enum OnAccessError {
     /// A loop did not take the rules.
     #[error("a loop that holds opens is stuck")]
     Stuck,
+    /// What the kernel lets pass by itself stays so.
+    #[error("ignore marks could not be dropped")]
+    Marks(#[source] std::io::Error),
     /// A thread, a descriptor or the mount table.
     #[error("cannot start on-access protection")]
     Start(#[source] std::io::Error),
@@ -155,8 +167,8 @@ impl OnAccess {
     /// # Errors
     /// [`OnAccessError`]; nothing stays marked then.
     pub fn start(needs: Needs) -> Result<Self, OnAccessError> {
-        let Needs { config, factory, exclusions, responder, counters, images, report, mass } =
-            needs;
+        let Needs { config, factory, exclusions, denied, responder, .. } = needs;
+        let Needs { counters, images, report, mass, .. } = needs;
         coverage::check_paths(&config.on_access.protect).map_err(OnAccessError::Path)?;
         let group = Arc::new(Group::new().map_err(OnAccessError::Group)?);
         let protect = Arc::new(coverage::resolve(&config.on_access.protect));
@@ -176,7 +188,8 @@ impl OnAccess {
         );
         let elsewhere = Arc::new(elsewhere.map_err(OnAccessError::Start)?);
         let (loops, seats) = layout(config.scan.workers);
-        let rules = Rules::new(config.on_access, config.scan.rescan_limit_s, None);
+        let denies_paths = AtomicBool::new(!denied.is_empty());
+        let rules = Rules::new(config.on_access, denied, config.scan.rescan_limit_s, None);
         let shared = Arc::new(Shared {
             group,
             mass,
@@ -186,6 +199,8 @@ impl OnAccess {
             exclusions,
             cache: Cache::default(),
             condemned: Condemned::default(),
+            denies_paths,
+            told: Told::default(),
             generation: AtomicU64::new(factory.generation()),
             most_held: most_held(loops),
             later: Later::new(std::process::id()),
@@ -319,9 +334,36 @@ impl OnAccess {
     pub fn apply(&self, config: &Config) -> Result<(), OnAccessError> {
         let _one = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.shared.rules();
-        let new = Rules::new(config.on_access.clone(), config.scan.rescan_limit_s, Some(&old));
-        let new = Arc::new(new);
+        let (denied, limit) = (Arc::clone(&old.denied), config.scan.rescan_limit_s);
+        let new = Rules::new(config.on_access.clone(), denied, limit, Some(&old));
         self.protect(&config.on_access.protect)?;
+        self.put_in_force(new, old)
+    }
+
+    /// Denies these paths and no others: the next open is decided so when this returns, also of
+    /// files that the kernel let pass by itself before.
+    ///
+    /// # Errors
+    /// Why not; it may be half in force then, and is to be asked for again.
+    pub fn deny_paths(&self, denied: Arc<Places>) -> Result<(), OnAccessError> {
+        let _one = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.shared.rules();
+        let any = !denied.is_empty();
+        if any {
+            // First: who sets a mark from here on looks after that whether it may.
+            self.shared.denies_paths.store(true, Ordering::SeqCst);
+        }
+        self.put_in_force(old.denying(denied), old)?;
+        if any {
+            // Those from before. Verdicts stay: paths are asked for before them.
+            return self.shared.group.notice_all().map_err(OnAccessError::Marks);
+        }
+        self.shared.denies_paths.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn put_in_force(&self, new: Rules, old: Arc<Rules>) -> Result<(), OnAccessError> {
+        let new = Arc::new(new);
         *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         let (done, wait) = mpsc::channel();
         for inbox in &self.inboxes {
@@ -428,6 +470,13 @@ impl Shared {
         pid == self.own_pid || (self.factory.starting() && parent_of(pid) == Some(self.own_pid))
     }
 
+    /// A file named as the prover's markers are, opened by a child of this process: a denied path
+    /// is none to them, or no proof would be made there any more.
+    fn is_own_marker(&self, pending: &Pending) -> bool {
+        crate::prove::is_marker_name(&crate::respond::path_of(&pending.file()))
+            && parent_of(pending.pid()) == Some(self.own_pid)
+    }
+
     /// For all but the loops, which have their own copy.
     fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
@@ -511,8 +560,12 @@ impl Shared {
     /// INVARIANT: mark first, look again after: a change in between is seen, a later one drops
     /// the mark, and the kernel sets none while somebody can write.
     fn ignore_if_safe(&self, file: BorrowedFd<'_>, facts: &Facts) {
-        if !self.marks.ignore(file, facts) {
+        let denies_paths = || self.denies_paths.load(Ordering::SeqCst);
+        if denies_paths() || !self.marks.ignore(file, facts) {
             return;
+        }
+        if denies_paths() {
+            self.marks.notice(file);
         }
         let unchanged = Facts::of(file).is_ok_and(|now| now.identity == facts.identity);
         if !unchanged || !self.cache.is_clean(&facts.identity) {

@@ -5,16 +5,20 @@
 //! let go of them, so that no loop frees them either. An open that was read under a longer deadline
 //! is not late by a shorter one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_common::verdict::{Decision, FailureReason};
 
 use crate::config::OnAccess;
+use crate::on_access::places::Places;
 
 /// The rules in force.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) config: OnAccess,
+    /// Paths that are denied.
+    pub(super) denied: Arc<Places>,
     /// When a loop answers by the failure table: a little before the deadline.
     pub(super) soft_deadline: Duration,
     /// When the watchdog answers for a loop that is stuck.
@@ -29,7 +33,12 @@ pub(super) struct Rules {
 
 impl Rules {
     /// In place of `before`.
-    pub(super) fn new(config: OnAccess, rescan_limit_s: u64, before: Option<&Self>) -> Self {
+    pub(super) fn new(
+        config: OnAccess,
+        denied: Arc<Places>,
+        rescan_limit_s: u64,
+        before: Option<&Self>,
+    ) -> Self {
         let margin = margin(config.deadline);
         let longer = before
             .filter(|before| before.config.deadline > config.deadline)
@@ -41,7 +50,15 @@ impl Rules {
             rescan_limit: Duration::from_secs(rescan_limit_s),
             longer,
             config,
+            denied,
         }
+    }
+
+    /// The same with other paths denied.
+    pub(super) fn denying(&self, denied: Arc<Places>) -> Self {
+        let longer = self.longer;
+        let rescan_limit_s = self.rescan_limit.as_secs();
+        Self { longer, ..Self::new(self.config.clone(), denied, rescan_limit_s, Some(self)) }
     }
 
     /// How long an open that was read then may be held.
@@ -75,13 +92,13 @@ mod tests {
 
     #[test]
     fn an_open_is_not_late_by_a_deadline_that_came_after_it() {
-        let long = Rules::new(config(3000), 120, None);
+        let long = Rules::new(config(3000), Arc::default(), 120, None);
         assert_eq!(long.deadline_of(Instant::now()), Duration::from_secs(3));
         let before = Instant::now();
-        let short = Rules::new(config(100), 120, Some(&long));
+        let short = Rules::new(config(100), Arc::default(), 120, Some(&long));
         assert_eq!(short.deadline_of(before), Duration::from_secs(3));
         assert_eq!(short.deadline_of(before + Duration::from_secs(10)), Duration::from_millis(100));
-        let long = Rules::new(config(3000), 120, Some(&short));
+        let long = Rules::new(config(3000), Arc::default(), 120, Some(&short));
         assert_eq!(long.deadline_of(before), Duration::from_secs(3));
         assert!(
             long.soft_deadline < long.hard_deadline && long.hard_deadline < long.config.deadline

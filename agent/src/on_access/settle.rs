@@ -8,15 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signature, Verdict};
+use holdfast_common::verdict::{
+    Decision, Engine, FailureReason, Hashes, ScanType, Signature, Verdict,
+};
 use holdfast_common::wire::{Finding, RawHashes};
 
+use crate::config::Mode;
 use crate::on_access::Shared;
 use crate::on_access::cache::Epoch;
 use crate::on_access::condemned::Sentence;
+use crate::on_access::counters::count;
 use crate::on_access::decide::{FollowUp, Outcome, Resolution, decide};
 use crate::on_access::hold::{Loop, lock};
 use crate::on_access::inbox::Message;
+use crate::on_access::places::inode_of;
 use crate::on_access::waiting::{Ticket, Waiter};
 use crate::respond::{BootTime, Failed, Found, LookedUp};
 use crate::sys::fanotify::Pending;
@@ -98,6 +103,68 @@ impl Loop {
                 drop(self.answer(waiter.pending, waiter.since, resolution.decision));
             }
         }
+    }
+
+    /// It lies at a denied path, and its content does not matter. Given back where nothing is denied:
+    /// in `detect` mode, and the prover's own markers, which are to be scanned.
+    pub(super) fn deny_place(
+        &self,
+        pending: Pending,
+        facts: Facts,
+        since: Instant,
+    ) -> Option<Pending> {
+        if self.shared.is_own_marker(&pending) {
+            return Some(pending);
+        }
+        count(&self.shared.counters.denied_paths);
+        let news = self.shared.told.is_news(inode_of(&facts), since);
+        let name = "Holdfast.DeniedPath".to_owned();
+        let signature = Signature { name, engine: Engine::DeniedPath };
+        if self.rules.config.mode == Mode::Detect {
+            if news {
+                self.tell_of_place(&pending, facts, signature);
+            }
+            return Some(pending);
+        }
+        if !news || lock(&self.waiting).len() >= self.shared.most_held {
+            drop(self.answer(pending, since, Decision::Deny));
+            return None;
+        }
+        let waiter = Waiter {
+            pending,
+            facts,
+            settled: false,
+            written_long_ago: false,
+            epoch: self.shared.cache.epoch(&facts.identity),
+            since,
+            program: false,
+            changes: 0,
+            attempts: 0,
+            decided: None,
+        };
+        let resolution = Resolution { decision: Decision::Deny, follow_up: FollowUp::Report };
+        self.found(waiter, signature, Hashes::default(), resolution);
+        None
+    }
+
+    /// Nobody is held for it.
+    fn tell_of_place(&self, pending: &Pending, facts: Facts, signature: Signature) {
+        let Ok(file) = pending.file().try_clone_to_owned() else { return };
+        let scan_type = if pending.is_exec() { ScanType::OnExec } else { ScanType::OnOpen };
+        let found = Found {
+            pid: pending.pid(),
+            seen: BootTime::now(),
+            answer_to: None,
+            file,
+            facts,
+            signature,
+            hashes: Hashes::default(),
+            scan_type,
+            decision: Some(Decision::Allow),
+            quarantine: false,
+        };
+        // Too many wait: it is counted all the same.
+        drop(self.shared.responder.found(found));
     }
 
     /// The file changed while its exec was held: what was scanned is not what would run.

@@ -107,7 +107,7 @@ pub(super) fn sweep(folder: &Path) -> usize {
 
 /// True for a name that a marker has had.
 #[must_use]
-pub(super) fn is_name(path: &Path) -> bool {
+pub(crate) fn is_name(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     path.file_name().is_some_and(|name| name.as_bytes().starts_with(PREFIX.as_bytes()))
 }

@@ -27,6 +27,7 @@ use holdfast_common::control::{BundleState, FileSystemState, ProofState, Quarant
 use holdfast_common::event::EventBody;
 use uuid::Uuid;
 
+pub(crate) use self::marker::is_name as is_marker_name;
 pub use self::probe::{WORD as PROBE, main as probe_main};
 pub use self::witness::{Fate, FileId, Witness};
 

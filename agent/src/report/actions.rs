@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast_common::control::{IsolationState, Reply, Request, ScanProgress, ScanSteer};
+use holdfast_common::denial::DenialKind;
 use holdfast_common::event::EventBody;
 use holdfast_common::process::{ProcessKey, printable, unprintable};
 use holdfast_common::scans::{ScanOrder, ScanRecord, ScanState};
@@ -124,6 +125,8 @@ pub(super) const fn only_reads(action: &Action) -> bool {
         | Action::Delete { .. }
         | Action::Kill { .. }
         | Action::DenyHash { .. }
+        | Action::DenyPath { .. }
+        | Action::Undeny { .. }
         | Action::Shell { .. }
         | Action::Simulate { .. } => false,
     }
@@ -158,7 +161,13 @@ pub(super) fn carry_out(
         }
         Action::Collect { path: None, .. } => Err("no path is given".to_owned()),
         Action::Kill { process } => context.kill(*process, acts),
-        Action::DenyHash { sha256 } => context.deny(order, sha256, acts),
+        Action::DenyHash { sha256, duration_s } => {
+            context.deny(order, (DenialKind::Hash, sha256), *duration_s, acts)
+        }
+        Action::DenyPath { path, duration_s } => {
+            context.deny(order, (DenialKind::Path, path), *duration_s, acts)
+        }
+        Action::Undeny { kind, value } => context.undeny(*kind, value, acts),
         Action::Simulate { simulation } => context.simulate(simulation, acts),
         Action::Shell { restricted, columns, rows } => {
             context.shell(order, *restricted, (*columns, *rows), acts)
@@ -177,7 +186,9 @@ pub(super) fn observe(context: &Context, action: &Action, executed: &dyn Fn(&str
         Action::Release => context.isolation(Request::IsolationStatus).and_then(released),
         Action::Delete { item } => context.is_gone(*item),
         Action::Kill { process } => has_ended(*process),
-        Action::DenyHash { sha256 } => context.denied(sha256),
+        Action::DenyHash { sha256, .. } => context.denied(DenialKind::Hash, sha256),
+        Action::DenyPath { path, .. } => context.denied(DenialKind::Path, path),
+        Action::Undeny { kind, value } => context.not_denied(*kind, value),
         // The terminal went with the agent, and what ran on it was told so by the kernel.
         Action::Shell { .. } => Err("its terminal is gone".to_owned()),
         Action::Restore { .. }
@@ -345,21 +356,36 @@ impl Context {
         }
     }
 
-    fn deny(&self, order: &Ordered, sha256: &str, acts: &Acts<'_>) -> Done {
-        let sha256 = sha256.to_ascii_lowercase();
-        if sha256.len() != 64 || !sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err("that is no SHA-256".to_owned());
-        }
-        let done = self.host.deny(&sha256, &order.why())?;
+    fn deny(
+        &self,
+        order: &Ordered,
+        (kind, value): (DenialKind, &str),
+        duration_s: Option<u64>,
+        acts: &Acts<'_>,
+    ) -> Done {
+        let done = self.host.deny(kind, value, &order.why(), duration_s)?;
         (acts.executed)(&done);
-        verified(self.denied(&sha256)?)
+        verified(self.denied(kind, value)?)
     }
 
-    fn denied(&self, sha256: &str) -> Result<String, String> {
-        if self.host.is_denied(&sha256.to_ascii_lowercase()) {
+    fn denied(&self, kind: DenialKind, value: &str) -> Result<String, String> {
+        if self.host.is_denied(kind, value) {
             Ok("it stands in the rules that are in use".to_owned())
         } else {
             Err("it does not stand in the rules that are in use".to_owned())
+        }
+    }
+
+    fn undeny(&self, kind: DenialKind, value: &str, acts: &Acts<'_>) -> Done {
+        let done = self.host.undeny(kind, value)?;
+        (acts.executed)(&done);
+        verified(self.not_denied(kind, value)?)
+    }
+
+    fn not_denied(&self, kind: DenialKind, value: &str) -> Result<String, String> {
+        match self.denied(kind, value) {
+            Ok(_) => Err("it still stands in the rules that are in use".to_owned()),
+            Err(_) => Ok("it stands in no rule that is in use".to_owned()),
         }
     }
 
@@ -626,6 +652,7 @@ impl Answerer for Collected<'_> {
             | Reply::Data { .. }
             | Reply::Model(_)
             | Reply::Suppression(_)
+            | Reply::Denial(_)
             | Reply::Enrolled { .. }
             | Reply::Done
             | Reply::Error { .. } => {}

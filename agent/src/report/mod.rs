@@ -33,6 +33,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_common::control::{ManagerState, Request, StatusReport};
+use holdfast_common::denial::{DenialKind, FleetDenials};
 use holdfast_common::event::{EventBody, LossEvent};
 use holdfast_common::link::{Capability, ModelReach, OutboxState};
 use holdfast_common::process::{ProcessInfo, ProcessKey};
@@ -81,13 +82,26 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// Who is left.
     fn kill(&self, process: ProcessKey) -> Result<String, String>;
-    /// Denies content from now on.
+    /// Denies content or a path on this host from now on, or for so long.
     ///
     /// # Errors
     /// Why not.
-    fn deny(&self, sha256: &str, why: &str) -> Result<String, String>;
-    /// Whether content is denied by the rules that are in use.
-    fn is_denied(&self, sha256: &str) -> bool;
+    fn deny(
+        &self,
+        kind: DenialKind,
+        value: &str,
+        why: &str,
+        duration_s: Option<u64>,
+    ) -> Result<String, String>;
+    /// Denies it no more, where this host alone denied it.
+    ///
+    /// # Errors
+    /// Why not.
+    fn undeny(&self, kind: DenialKind, value: &str) -> Result<String, String>;
+    /// Whether it is denied by the rules that are in use.
+    fn is_denied(&self, kind: DenialKind, value: &str) -> bool;
+    /// Denies what the manager denies, and no more what it does not any more.
+    fn denials(&self, list: FleetDenials);
     /// Processes that run, at most so many.
     fn processes(&self, most: usize) -> Vec<ProcessInfo>;
     /// Puts a policy in force, or refuses it; the next heartbeats say which.

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_common::denial::FleetDenials;
 use holdfast_common::link::wire::{
     self, ChunkStored, FromAgent, FromManager, Hello, from_agent, from_manager,
 };
@@ -298,6 +299,13 @@ impl Session {
                 Some(Message::Welcome(_)) => return Err(SessionError::Garbled("another welcome")),
                 Some(Message::Shell(input)) => self.shared.shells.input(&input),
                 Some(Message::Policy(policy)) => self.rule(policy),
+                Some(Message::Denials(list)) => {
+                    let list: FleetDenials = serde_json::from_slice(&list)
+                        .map_err(|_| SessionError::Garbled("a list of denials"))?;
+                    let host = Arc::clone(&self.shared.host);
+                    // Not waited for, as a policy.
+                    drop(tokio::task::spawn_blocking(move || host.denials(list)));
+                }
                 None => tracing::warn!("the manager sends something that this agent does not know"),
             }
         }

@@ -54,7 +54,9 @@ impl Weight {
             Action::Isolate { .. }
             | Action::Release
             | Action::Kill { .. }
-            | Action::DenyHash { .. } => Self::Urgent,
+            | Action::DenyHash { .. }
+            | Action::DenyPath { .. }
+            | Action::Undeny { .. } => Self::Urgent,
             Action::Restore { .. }
             | Action::Delete { .. }
             | Action::Download { .. }

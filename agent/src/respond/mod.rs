@@ -5,12 +5,13 @@
 //! openers up, [`act`] seals files, [`failures`] puts equal failures together. None of them
 //! answers a held open: the permission loop does, when it is told, and at the deadline anyway.
 //! All queues are bounded; the permission loop never waits for any of them. [`model`] is the fourth:
-//! it carries out what follows a detection model ([`tree`], [`denied`]). What a killed agent sealed and
+//! it carries out what follows a detection model ([`tree`], [`denied`]). [`denials`] are orders. What a killed agent sealed and
 //! did not tell, the next one tells ([`untold`]).
 
 mod act;
 mod allowed;
 mod attribute;
+mod denials;
 mod denied;
 mod failures;
 mod model;
@@ -25,6 +26,7 @@ use holdfast_common::verdict::{Decision, FailureReason, Hashes, ScanType, Signat
 pub use self::act::{Judged, Respond, malware_event};
 pub use self::allowed::{AllowList, AllowListError};
 pub(crate) use self::attribute::path_of;
+pub use self::denials::{Essentials, Order, Orders, file_at};
 pub use self::denied::{Denied, DenyList, DenyListError};
 pub use self::model::{Act, ModelResponder, Needs as ModelNeeds};
 pub use self::tree::kill;

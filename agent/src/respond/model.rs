@@ -189,6 +189,8 @@ impl Worker {
                     path: printable(program.path.as_os_str().as_encoded_bytes()),
                     model: detection.title.clone(),
                     since_ms: crate::now_ms(),
+                    until_ms: None,
+                    ordered: false,
                 })
             },
         );

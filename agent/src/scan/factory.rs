@@ -208,9 +208,13 @@ impl WorkerFactory {
         self.start(&source, generation).map(|(worker, _)| worker)
     }
 
-    /// Takes another list of denied content, for the next [`WorkerFactory::reload`].
-    pub fn set_denied(&self, list: String) {
-        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = list;
+    /// Takes another list of denied content, for the next [`WorkerFactory::reload`]. False when it
+    /// is the one that it has.
+    pub fn set_denied(&self, list: String) -> bool {
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        let differs = *denied != list;
+        *denied = list;
+        differs
     }
 
     /// Reads the folder again. Whole or not at all: on an error the last good bundle stays in

@@ -46,8 +46,8 @@ pub(super) fn origin(
             .filter_map(|hash| hash_key(hash.as_bytes()))
             .collect(),
         Engine::Yara => vec![name_key(signature.name.as_bytes())],
-        // Part of the agent itself.
-        Engine::Eicar | Engine::SelfProof => return None,
+        // Part of the agent itself, or an order.
+        Engine::Eicar | Engine::SelfProof | Engine::DeniedPath => return None,
     };
     let known = keys.into_iter().find_map(|key| history.origin(key).ok().flatten());
     let (bundle, path, loaded_ms) = known?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use holdfast_common::denial::DenialKind;
 use holdfast_common::process::ProcessKey;
 use holdfast_common::scans::ScanScope;
 use holdfast_common::task::Action;
@@ -84,6 +85,25 @@ pub(crate) enum Order {
     DenyHash {
         /// In hex.
         sha256: String,
+        /// Until it ends by itself: 30m, 2h, 3d.
+        #[arg(long = "for", value_name = "TIME")]
+        limit: Option<String>,
+    },
+    /// Deny what lies at a path of the host. For the whole fleet: `denials add`.
+    DenyPath {
+        /// Absolute; * stays in one folder, ** does not.
+        path: String,
+        /// Until it ends by itself: 30m, 2h, 3d.
+        #[arg(long = "for", value_name = "TIME")]
+        limit: Option<String>,
+    },
+    /// Deny it no more, where the host alone denies it.
+    Undeny {
+        /// hash or path.
+        #[arg(value_parser = ["hash", "path"])]
+        kind: String,
+        /// As it was denied.
+        value: String,
     },
     /// Run a detection model's simulation.
     Simulate {
@@ -130,7 +150,18 @@ impl Order {
                 Action::Collect { path: Some(path), password, limit: limit.saturating_mul(1 << 20) }
             }
             Self::Kill { process } => Action::Kill { process: key(&process)? },
-            Self::DenyHash { sha256 } => Action::DenyHash { sha256 },
+            Self::DenyHash { sha256, limit } => {
+                let duration_s = limit.map(|limit| span_s("--for", &limit)).transpose()?;
+                Action::DenyHash { sha256, duration_s }
+            }
+            Self::DenyPath { path, limit } => {
+                let duration_s = limit.map(|limit| span_s("--for", &limit)).transpose()?;
+                Action::DenyPath { path, duration_s }
+            }
+            Self::Undeny { kind, value } => {
+                let kind = if kind == "hash" { DenialKind::Hash } else { DenialKind::Path };
+                Action::Undeny { kind, value }
+            }
             Self::Simulate { simulation } => Action::Simulate { simulation },
             Self::ProcessList => Action::ProcessList,
             Self::Diagnostics => Action::Diagnostics,

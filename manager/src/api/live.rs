@@ -22,7 +22,7 @@ use crate::app::Change;
 /// A stream ends after this long; browsers come back by themselves, and show who they are again.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Changes of alerts, tasks, hosts and policies, as server-sent events.
+/// Changes of alerts, tasks, hosts, policies and denials, as server-sent events.
 #[utoipa::path(get, path = "/api/v1/live", tag = "live",
     responses((status = 200, content_type = "text/event-stream"), (status = 401, body = Problem)))]
 pub(super) async fn live(
@@ -48,6 +48,7 @@ fn show(change: Result<Change, BroadcastStreamRecvError>) -> Event {
     let (name, data) = match change {
         Ok(Change::Alert(id)) => ("alert", json!({ "id": id })),
         Ok(Change::Host(id) | Change::Wanted { host: id, .. }) => ("host", json!({ "id": id })),
+        Ok(Change::Denials(id)) => ("denial", json!({ "id": id })),
         Ok(Change::Policy(id)) => ("policy", json!({ "id": id })),
         Ok(Change::Task { host, task }) => ("task", json!({ "id": task, "host": host })),
         Err(BroadcastStreamRecvError::Lagged(count)) => ("missed", json!({ "count": count })),

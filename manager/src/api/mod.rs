@@ -28,6 +28,7 @@ mod alerts;
 mod api_tokens;
 mod audit;
 mod console;
+mod denials;
 mod describe;
 mod events;
 mod extract;
@@ -116,6 +117,9 @@ fn routes() -> (Router<Arc<Api>>, Document) {
         .routes(routes!(tasks::task_get))
         .routes(routes!(tasks::task_cancel))
         .routes(routes!(tasks::task_download))
+        .routes(routes!(denials::denial_list, denials::denial_add))
+        .routes(routes!(denials::denial_get, denials::denial_remove))
+        .routes(routes!(denials::denial_hosts))
         .routes(routes!(shells::shell_list, shells::shell_open))
         .routes(routes!(shells::shell_recording))
         .routes(routes!(shells::shell_terminal))

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_common::denial::DenialState;
 use holdfast_common::ruled::PolicyState;
 use uuid::Uuid;
 
@@ -23,13 +24,17 @@ const PAUSE: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 pub(super) struct Beats(Mutex<HashMap<Uuid, Beat>>);
 
+/// What a host says of its policy, and of what it denies.
+type Said<'a> = (&'a PolicyState, &'a DenialState);
+
 #[derive(Debug)]
 struct Beat {
     whole: Instant,
     last: Instant,
     reasons: Vec<Reason>,
-    /// Hash of what it last said of its policy: the words are the host's, and may be long.
-    policy: Option<u64>,
+    /// Hash of what it last said of its policy and of what it denies: the words are the host's, and
+    /// may be long.
+    said: Option<u64>,
 }
 
 impl Beats {
@@ -44,23 +49,23 @@ impl Beats {
                 return false;
             }
         }
-        let policy = beats.remove(&session).and_then(|beat| beat.policy);
+        let said = beats.remove(&session).and_then(|beat| beat.said);
         let reasons = reasons.to_vec();
-        beats.insert(session, Beat { whole: now, last: now, reasons, policy });
+        beats.insert(session, Beat { whole: now, last: now, reasons, said });
         true
     }
 
-    /// Whether a stream says something else of its policy than the last time it was kept.
-    pub(super) fn is_other(&self, session: Uuid, policy: &PolicyState) -> bool {
+    /// Whether a stream says something else of these than the last time it was kept.
+    pub(super) fn is_other(&self, session: Uuid, said: Said<'_>) -> bool {
         let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        beats.get(&session).is_none_or(|beat| beat.policy != Some(hash_of(policy)))
+        beats.get(&session).is_none_or(|beat| beat.said != Some(hash_of(said)))
     }
 
-    /// What it says of its policy is kept.
-    pub(super) fn kept(&self, session: Uuid, policy: &PolicyState) {
+    /// What it says of these is kept.
+    pub(super) fn kept(&self, session: Uuid, said: Said<'_>) {
         let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(beat) = beats.get_mut(&session) {
-            beat.policy = Some(hash_of(policy));
+            beat.said = Some(hash_of(said));
         }
     }
 
@@ -70,9 +75,9 @@ impl Beats {
     }
 }
 
-fn hash_of(policy: &PolicyState) -> u64 {
+fn hash_of(said: Said<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    policy.hash(&mut hasher);
+    said.hash(&mut hasher);
     hasher.finish()
 }
 

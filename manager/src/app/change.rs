@@ -30,6 +30,8 @@ pub enum Change {
     Host(Uuid),
     /// A policy, its versions or its roll-out.
     Policy(Uuid),
+    /// What is denied on many hosts at once.
+    Denials(Uuid),
     /// What a host is to run, or says that it runs.
     Wanted {
         /// The host.
@@ -46,6 +48,7 @@ impl Change {
             Self::Task { host, task } => format!("task {host} {task}"),
             Self::Host(id) => format!("host {id} {id}"),
             Self::Policy(id) => format!("policy {id} {id}"),
+            Self::Denials(id) => format!("denials {id} {id}"),
             Self::Wanted { host, policy } => {
                 format!("wanted {host} {}", policy.unwrap_or(Uuid::nil()))
             }
@@ -62,6 +65,7 @@ impl Change {
             "task" => Some(Self::Task { host: first, task: second }),
             "host" => Some(Self::Host(first)),
             "policy" => Some(Self::Policy(first)),
+            "denials" => Some(Self::Denials(first)),
             "wanted" => {
                 let policy = Some(second).filter(|policy| !policy.is_nil());
                 Some(Self::Wanted { host: first, policy })
@@ -95,6 +99,9 @@ impl App {
                 signal.send_modify(|count| *count = count.wrapping_add(1));
             }
         }
+        if let Change::Denials(_) = change {
+            self.tell_all();
+        }
         // Nobody listens: fine.
         let _ = self.0.changes.send(change);
     }
@@ -106,7 +113,7 @@ impl App {
         }
     }
 
-    /// Wakes when a host's tasks or its policy change.
+    /// Wakes when a host's tasks, its policy or what it is to deny change.
     pub(super) fn signal(&self, host: Uuid) -> watch::Receiver<u64> {
         let mut signals = self.0.signals.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody waits for are forgotten now and then.

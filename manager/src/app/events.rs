@@ -77,10 +77,11 @@ impl App {
         if let Some(models) = heartbeat.models.take() {
             Box::pin(self.models_reported(admitted, models)).await?;
         }
-        let policy = &heartbeat.status.policy;
-        if self.0.beats.is_other(session, policy) {
-            self.policy_reported(admitted, policy).await?;
-            self.0.beats.kept(session, policy);
+        let said = (&heartbeat.status.policy, &heartbeat.status.denials);
+        if self.0.beats.is_other(session, said) {
+            self.policy_reported(admitted, said.0).await?;
+            self.denials_reported(admitted, said.1).await?;
+            self.0.beats.kept(session, said);
         }
         if !self.0.beats.is_due(session, &reasons, Instant::now()) {
             let seen = self.write(Write::Seen { session }).await;

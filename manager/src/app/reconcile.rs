@@ -36,6 +36,9 @@ pub(super) async fn run(app: App) {
         if let Err(error) = app.overdue_look(now_ms).await {
             tracing::error!(%error, "cannot look for overdue tasks");
         }
+        if let Err(error) = app.denials_look(now_ms).await {
+            tracing::error!(%error, "cannot take back denials that have ended");
+        }
         if let Err(error) = app.shells_look().await {
             tracing::error!(%error, "cannot look for shells that have ended");
         }

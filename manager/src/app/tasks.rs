@@ -9,6 +9,7 @@
 //! Invariant: a stage is what was observed. A cancel of a task that an agent may have is a wish
 //! until the agent tells the end.
 
+use holdfast_common::denial::{self, DenialKind};
 use holdfast_common::scans::ScanScope;
 use holdfast_common::task::{Action, Progress, Stage};
 use serde_json::{Value, json};
@@ -431,10 +432,15 @@ pub(super) fn order_check(order: &NewOrder) -> Result<(), AppError> {
         {
             invalid("duration_s: 1 second to 366 days")
         }
-        Action::DenyHash { sha256 }
-            if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) =>
-        {
-            invalid("sha256: 64 hex digits")
+        Action::DenyHash { sha256, duration_s } => {
+            denial(DenialKind::Hash, ("sha256", sha256), *duration_s)
+        }
+        Action::DenyPath { path, duration_s } => {
+            denial(DenialKind::Path, ("path", path), *duration_s)
+        }
+        // One that would not be taken today can still be taken back.
+        Action::Undeny { value, .. } if value.is_empty() || value.len() > denial::LONGEST => {
+            invalid("value: as it was denied")
         }
         Action::Kill { process } if process.pid <= 1 || process.start_ns == 0 => {
             invalid("process: a pid above 1 and its start time")
@@ -450,12 +456,22 @@ pub(super) fn order_check(order: &NewOrder) -> Result<(), AppError> {
         | Action::Download { .. }
         | Action::Collect { .. }
         | Action::Kill { .. }
-        | Action::DenyHash { .. }
+        | Action::Undeny { .. }
         | Action::Simulate { .. }
         | Action::Shell { .. }
         | Action::ProcessList
         | Action::Diagnostics => Ok(()),
     }
+}
+
+fn denial(
+    kind: DenialKind,
+    (field, value): (&str, &str),
+    duration_s: Option<u64>,
+) -> Result<(), AppError> {
+    let invalid = |field: &str, why| AppError::Invalid(format!("{field}: {why}"));
+    denial::until(0, duration_s).map_err(|why| invalid("duration_s", why))?;
+    denial::check(kind, value).map(drop).map_err(|why| invalid(field, why))
 }
 
 #[cfg(test)]

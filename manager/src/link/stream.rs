@@ -273,7 +273,7 @@ impl Live {
         let (app, host) = (&self.service.app, self.admitted.host);
         let mut signal = app.task_signal(host);
         let mut sent: HashSet<(Uuid, bool)> = HashSet::new();
-        let mut given = None;
+        let (mut given, mut denied) = (None, None);
         loop {
             let waiting = match Box::pin(app.tasks_waiting(host)).await {
                 Ok(waiting) => waiting,
@@ -303,6 +303,9 @@ impl Live {
                 }
             }
             if let Err(end) = Box::pin(self.hand_out_policy(&mut given)).await {
+                return end;
+            }
+            if let Err(end) = Box::pin(self.hand_out_denials(&mut denied)).await {
                 return end;
             }
             if !signal.changed().await {
@@ -339,6 +342,19 @@ impl Live {
             name: wanted.name,
         }))
         .await
+    }
+
+    /// Gives the host what is denied on it, each state of the list once in a stream.
+    async fn hand_out_denials(&self, given: &mut Option<i64>) -> Result<(), End> {
+        let Some(list) = self.service.app.denials_for(self.admitted.host).await? else {
+            return Ok(());
+        };
+        if *given == Some(list.through) {
+            return Ok(());
+        }
+        *given = Some(list.through);
+        let list = serde_json::to_vec(&list).unwrap_or_default();
+        self.send(from_manager::Message::Denials(list.into())).await
     }
 
     /// Returns when the certificate does not stand any more.

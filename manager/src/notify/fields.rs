@@ -180,6 +180,7 @@ const fn engine(malware: &MalwareDetection) -> &'static str {
         Engine::Hash => "hash list",
         Engine::Yara => "YARA",
         Engine::SelfProof => "self-proof",
+        Engine::DeniedPath => "denied path",
     }
 }
 

@@ -19,6 +19,7 @@ pub mod alerts;
 pub mod audit;
 pub mod backup;
 pub mod deliveries;
+pub mod denials;
 pub mod events;
 pub mod hosts;
 pub mod identities;
@@ -39,7 +40,7 @@ pub mod users;
 /// Connections that read, or on PostgreSQL do anything.
 const CONNECTIONS: u32 = 8;
 /// The newest migration.
-pub const SCHEMA: i64 = 10;
+pub const SCHEMA: i64 = 11;
 
 /// Which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,6 +215,7 @@ impl Store {
         let shells = include_str!("../../migrations/0008_shells.sql");
         let host_index = include_str!("../../migrations/0009_host_index.sql");
         let model_sets = include_str!("../../migrations/0010_model_sets.sql");
+        let denials = include_str!("../../migrations/0011_denials.sql");
         let simple = MigrationType::Simple;
         let migrator = Migrator::with_migrations(vec![
             Migration::new(1, "schema".into(), simple, schema.into_sql_str(), false),
@@ -226,6 +228,7 @@ impl Store {
             Migration::new(8, "shells".into(), simple, shells.into_sql_str(), false),
             Migration::new(9, "host index".into(), simple, host_index.into_sql_str(), false),
             Migration::new(10, "model sets".into(), simple, model_sets.into_sql_str(), false),
+            Migration::new(11, "denials".into(), simple, denials.into_sql_str(), false),
         ]);
         let mut connection = self.writer.acquire().await.map_err(failed("migrate"))?;
         migrator.run_direct(None, &mut *connection, false).await.map_err(|error| {

@@ -91,6 +91,8 @@ fn example(method: &str, path: &str) -> Option<(String, Option<Value>)> {
         ("POST", "/api/v1/tasks") => {
             Some(json!({"host": id, "action": {"action": "release"}, "reason": "x"}))
         }
+        // Taken as JSON, refused as a path.
+        ("POST", "/api/v1/denials") => Some(json!({"kind": "path", "value": "", "reason": "x"})),
         ("POST", "/api/v1/shells") => Some(json!({"host": id, "reason": "x", "restricted": true})),
         ("POST", "/api/v1/tasks/{id}/cancel") => Some(json!({"reason": "x"})),
         ("POST", "/api/v1/enrollment-tokens") => Some(json!({"group": "x"})),

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod cluster;
 mod console;
+mod denials;
 mod events;
 mod hosts;
 mod models;

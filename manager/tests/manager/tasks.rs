@@ -170,7 +170,7 @@ on_both! {
             Action::Collect { path: None, password: "12345".to_owned(), limit: 1 },
             Action::Collect { path: Some("/x".into()), password: "1".to_owned(), limit: 1 },
             Action::Collect { path: Some("/x".into()), password: "12345".to_owned(), limit: 0 },
-            Action::DenyHash { sha256: "zz".to_owned() },
+            Action::DenyHash { sha256: "zz".to_owned(), duration_s: None },
             Action::Restore { item: Uuid::nil(), allow: false, duration_s: Some(60) },
             Action::Restore { item: Uuid::nil(), allow: true, duration_s: Some(0) },
             Action::Restore { item: Uuid::nil(), allow: true, duration_s: Some(u64::MAX) },
