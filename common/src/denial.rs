@@ -11,8 +11,6 @@ use uuid::Uuid;
 pub const MOST: usize = 1000;
 /// Those of them that are patterns: every open is compared with each.
 pub const MOST_PATTERNS: usize = 50;
-/// Longest time that one is in force by itself, seconds.
-pub const LONGEST_S: u64 = 366 * 86_400;
 /// Bytes of a path.
 pub const LONGEST: usize = 1024;
 /// Bytes of who and why, as hosts get it.
@@ -78,18 +76,6 @@ pub fn stands(until_ms: Option<i64>, now_ms: i64) -> bool {
 #[must_use]
 pub fn outlasts(until_ms: Option<i64>, other_ms: Option<i64>) -> bool {
     until_ms.is_none_or(|until| other_ms.is_some_and(|other| other <= until))
-}
-
-/// When one that begins now ends.
-///
-/// # Errors
-/// Why it is no time for a denial.
-pub fn until(now_ms: i64, duration_s: Option<u64>) -> Result<Option<i64>, String> {
-    let Some(seconds) = duration_s else { return Ok(None) };
-    if seconds == 0 || seconds > LONGEST_S {
-        return Err(format!("a denial stands for 1 s to {} days", LONGEST_S / 86_400));
-    }
-    Ok(Some(now_ms.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))))
 }
 
 /// All that a manager denies on one host: it takes the place of what it denied there before.
@@ -288,9 +274,6 @@ mod tests {
 
     #[test]
     fn a_denial_ends_by_itself_at_its_time_and_not_before() {
-        assert_eq!(until(5, None), Ok(None));
-        assert_eq!(until(5, Some(2)), Ok(Some(2005)));
-        assert!(until(5, Some(0)).is_err() && until(5, Some(LONGEST_S + 1)).is_err());
         assert!(stands(None, 5) && stands(Some(6), 5) && !stands(Some(5), 5));
         assert!(outlasts(None, None) && outlasts(None, Some(1)) && outlasts(Some(2), Some(2)));
         assert!(!outlasts(Some(2), None) && !outlasts(Some(2), Some(3)));

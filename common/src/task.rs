@@ -10,6 +10,21 @@ use crate::denial::DenialKind;
 use crate::process::ProcessKey;
 use crate::scans::ScanScope;
 
+/// Longest time after which something ends by itself, seconds.
+pub const LONGEST_S: u64 = 366 * 86_400;
+
+/// When what begins now ends by itself, milliseconds since the epoch; nothing without a duration.
+///
+/// # Errors
+/// Why the duration is none.
+pub fn until(now_ms: i64, duration_s: Option<u64>) -> Result<Option<i64>, String> {
+    let Some(seconds) = duration_s else { return Ok(None) };
+    if seconds == 0 || seconds > LONGEST_S {
+        return Err(format!("1 second to {} days", LONGEST_S / 86_400));
+    }
+    Ok(Some(now_ms.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000))))
+}
+
 /// What an operator wants done on a host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
@@ -183,4 +198,17 @@ pub struct Progress {
     /// The action's own result.
     #[serde(default)]
     pub result: serde_json::Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ordered_for_a_time_ends_after_it_and_has_bounds() {
+        assert_eq!(until(5, None), Ok(None));
+        assert_eq!(until(5, Some(2)), Ok(Some(2005)));
+        assert!(until(5, Some(LONGEST_S)).is_ok());
+        assert!(until(5, Some(0)).is_err() && until(5, Some(LONGEST_S + 1)).is_err());
+    }
 }

@@ -144,23 +144,29 @@ pub fn parse_since(text: &str, now_ms: i64) -> Result<i64, String> {
              nor a time such as 2026-11-22T08:00:00Z"
         )
     };
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let second = 1000;
-    let unit_ms: i64 = match unit {
-        's' => second,
-        'm' => 60 * second,
-        'h' => 3600 * second,
-        'd' => 86_400 * second,
-        'w' => 7 * 86_400 * second,
-        _ => return Err(wrong()),
+    let seconds = span_s(text).ok_or_else(wrong)?;
+    let span = i64::try_from(seconds).ok().and_then(|seconds| seconds.checked_mul(1000));
+    // Longer ago than time itself: everything.
+    Ok(span.and_then(|span| now_ms.checked_sub(span)).unwrap_or(0).max(0))
+}
+
+/// Seconds of a span such as `45s`, `30m`, `2h`, `3d`, `1w`; the most there are for a longer one.
+/// Nothing for any other text.
+#[must_use]
+pub fn span_s(text: &str) -> Option<u64> {
+    let unit = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return None,
     };
     let digits = &text[..text.len() - 1];
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
+        return None;
     }
-    let span = digits.parse::<i64>().ok().and_then(|number| number.checked_mul(unit_ms));
-    // Longer ago than time itself: everything.
-    Ok(span.and_then(|span| now_ms.checked_sub(span)).unwrap_or(0).max(0))
+    Some(digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(unit))
 }
 
 #[cfg(test)]
@@ -176,6 +182,19 @@ mod tests {
             safe("a\u{200b}b\u{2028}c\u{e0041}"),
             r"a\xe2\x80\x8bb\xe2\x80\xa8c\xf3\xa0\x81\x81"
         );
+    }
+
+    #[test]
+    fn a_span_is_digits_and_a_unit() {
+        for (text, seconds) in
+            [("45s", 45), ("30m", 1800), ("2h", 7200), ("3d", 259_200), ("1w", 604_800)]
+        {
+            assert_eq!(span_s(text), Some(seconds), "{text}");
+        }
+        assert_eq!(span_s("99999999999999999999d"), Some(u64::MAX));
+        for bad in ["", "h", "2", "-2h", "2 h", "2x", "1.5h", "é"] {
+            assert_eq!(span_s(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Lists: cursors followed to a limit, periods, and things that are asked for by name.
 
-use holdfast_common::text::parse_since;
+use holdfast_common::text::{self, parse_since};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -10,6 +10,8 @@ use crate::{CtlError, Session};
 
 /// Most things on a page.
 const PAGE: u64 = 500;
+/// Beyond this a span in milliseconds is no number any more.
+const LONGEST_S: u64 = i64::MAX.unsigned_abs() / 2000;
 
 /// A query of an address, as it grows.
 pub(crate) type Query = Vec<(&'static str, String)>;
@@ -36,14 +38,8 @@ pub(crate) fn period(period: &Period) -> Result<Query, CtlError> {
 
 /// A span such as 45s, 30m, 2h, 3d; whole seconds.
 pub(crate) fn span_s(flag: &str, text: &str) -> Result<u64, CtlError> {
-    // What it would be before a time far from now.
-    let far = i64::MAX / 2;
-    let spanned = text.ends_with(['s', 'm', 'h', 'd', 'w']).then(|| parse_since(text, far).ok());
-    let since = spanned.flatten().filter(|since| *since > 0);
-    let seconds = since.and_then(|since| u64::try_from((far - since) / 1000).ok());
-    seconds.ok_or_else(|| {
-        CtlError::Usage(format!("{flag}: {text:?} is no span such as 30m, 2h or 3d"))
-    })
+    let wrong = || CtlError::Usage(format!("{flag}: {text:?} is no span such as 30m, 2h or 3d"));
+    text::span_s(text.trim()).filter(|seconds| *seconds < LONGEST_S).ok_or_else(wrong)
 }
 
 /// Walks the pages of a list until the limit, or until `each` has enough.

@@ -4,10 +4,9 @@ use holdfast_common::control::{Reply, Request};
 use holdfast_common::denial::DenialKind;
 
 use super::arguments::Deny;
-use super::isolation::parse_limit;
 use super::out::Tone;
 use super::text::{local_time, safe};
-use super::{CliError, Session, unexpected};
+use super::{CliError, Session, parse_limit, unexpected};
 
 pub(super) fn deny(session: &mut Session, command: Deny) -> Result<u8, CliError> {
     let request = match command {

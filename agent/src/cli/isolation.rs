@@ -10,12 +10,9 @@ use holdfast_common::control::{IsolationState, Reply, Request};
 use super::arguments::{Isolate, Isolation, Release};
 use super::out::Tone;
 use super::text::{local_time, safe, size};
-use super::{CliError, Session, unexpected};
+use super::{CliError, Session, parse_limit, unexpected};
 use crate::config::Config;
 use crate::isolate::{self, IsolateError};
-
-/// Longest isolation that ends by itself.
-const MOST_SECONDS: u64 = 366 * 86_400;
 
 /// Cuts the host off.
 pub(super) fn isolate(session: &mut Session, asked: Isolate) -> Result<u8, CliError> {
@@ -121,42 +118,4 @@ fn print(session: &mut Session, state: &IsolationState) -> Result<(), CliError> 
         row
     });
     Ok(out.table(&["AT", "REASON", "WHAT", "PACKETS", "BYTES"], &counts.collect::<Vec<_>>())?)
-}
-
-/// `45s`, `30m`, `2h`, `3d`, in seconds.
-pub(super) fn parse_limit(text: &str) -> Result<u64, CliError> {
-    let wrong = || CliError::Usage(format!("{text:?} is no time such as 45s, 30m, 2h or 3d"));
-    let unit = match text.chars().last().ok_or_else(wrong)? {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    let digits = &text[..text.len() - 1];
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    match seconds {
-        Some(seconds @ 1..=MOST_SECONDS) => Ok(seconds),
-        _ => Err(CliError::Usage(format!("{text:?} is not between 1s and 366d"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_are_spans_of_a_second_to_a_year() {
-        for (text, seconds) in [("45s", 45), ("30m", 1800), ("2h", 7200), ("366d", MOST_SECONDS)] {
-            assert_eq!(parse_limit(text).ok(), Some(seconds), "{text}");
-        }
-        for bad in
-            ["", "h", "2", "0s", "-2h", "2 h", "2x", "1.5h", "367d", "99999999999999999d", "é"]
-        {
-            assert!(parse_limit(bad).is_err(), "{bad}");
-        }
-    }
 }

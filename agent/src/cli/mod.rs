@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use holdfast_common::control::{Reply, Request};
+use holdfast_common::task::LONGEST_S;
 use holdfast_common::text;
 
 use crate::control::Client;
@@ -134,4 +135,30 @@ fn run(session: &mut Session, command: Command) -> Result<u8, CliError> {
 fn unexpected(reply: &Reply) -> CliError {
     let json = text::json_line(reply).unwrap_or_default();
     CliError::Failed(format!("the agent answers {json:.200}; do the versions match?"))
+}
+
+/// Seconds of `--for`: `45s`, `30m`, `2h`, `3d`.
+fn parse_limit(text: &str) -> Result<u64, CliError> {
+    let wrong = || CliError::Usage(format!("{text:?} is no time such as 45s, 30m, 2h or 3d"));
+    match text::span_s(text).ok_or_else(wrong)? {
+        seconds @ 1..=LONGEST_S => Ok(seconds),
+        _ => Err(CliError::Usage(format!("{text:?} is not between 1s and 366d"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_spans_of_a_second_to_a_year() {
+        for (text, seconds) in [("45s", 45), ("30m", 1800), ("2h", 7200), ("366d", LONGEST_S)] {
+            assert_eq!(parse_limit(text).ok(), Some(seconds), "{text}");
+        }
+        for bad in
+            ["", "h", "2", "0s", "-2h", "2 h", "2x", "1.5h", "367d", "99999999999999999d", "é"]
+        {
+            assert!(parse_limit(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -12,10 +12,9 @@ use uuid::Uuid;
 
 use super::arguments::Quarantine;
 use super::events::scan_type;
-use super::isolation::parse_limit;
 use super::text::{local_time, safe, size};
 use super::unseal::unseal;
-use super::{CliError, Session, unexpected};
+use super::{CliError, Session, parse_limit, unexpected};
 
 pub(super) fn quarantine(session: &mut Session, command: Quarantine) -> Result<u8, CliError> {
     match command {

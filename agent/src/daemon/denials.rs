@@ -19,9 +19,9 @@ use std::time::Duration;
 use globset::GlobSetBuilder;
 use holdfast_common::control::DenialLine;
 use holdfast_common::denial::{
-    self, Denial, DenialKind, DenialRefusal, DenialState, FleetDenials, MOST_WHYS, check, glob,
-    is_exact,
+    Denial, DenialKind, DenialRefusal, DenialState, FleetDenials, MOST_WHYS, check, glob, is_exact,
 };
+use holdfast_common::task::until;
 
 use super::{Agent, sink};
 use crate::on_access::places::{Inode, Places, descriptors};
@@ -339,7 +339,7 @@ pub(super) fn deny(agent: &Agent, order: &Deny<'_>) -> Result<String, String> {
     let Deny { kind, why, duration_s, .. } = *order;
     let value = check(kind, order.value)?;
     let since_ms = crate::now_ms();
-    let until_ms = denial::until(since_ms, duration_s)?;
+    let until_ms = until(since_ms, duration_s).map_err(|why| format!("duration_s: {why}"))?;
     let done = match kind {
         DenialKind::Hash => {
             agent.denials.orders.essentials().refuse_content(&value)?;

@@ -8,6 +8,7 @@ use holdfast_common::container::Metadata;
 use holdfast_common::control::{DoctorLine, IsolationState, Reply, Request, StatusReport};
 use holdfast_common::event::{Event, EventBody, QuarantineAction};
 use holdfast_common::scans::{ScanOrder, ScanRecord};
+use holdfast_common::task::until;
 use uuid::Uuid;
 
 use crate::control::{Answerer, Operator};
@@ -346,10 +347,8 @@ fn restore(
     answer: &mut dyn Answerer,
 ) -> Outcome {
     let item = agent.vault.show(id).map_err(|error| crate::error_chain(&error))?;
-    let until_ms = allow.flatten().map(|duration_s| {
-        let duration_ms = i64::try_from(duration_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-        crate::now_ms().saturating_add(duration_ms)
-    });
+    let until_ms = until(crate::now_ms(), allow.flatten());
+    let until_ms = until_ms.map_err(|why| format!("duration_s: {why}"))?;
     if allow.is_some() {
         // Before the file is back: somebody may open it at once.
         agent

@@ -4,6 +4,7 @@
 //! a host is given is the whole list as it stands. In force is what the host says is.
 
 use holdfast_common::denial::{self as common, DenialKind, DenialState, FleetDenials};
+use holdfast_common::task::until;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -50,7 +51,8 @@ impl App {
         line("reason", &reason, REASON)?;
         group.iter().try_for_each(|group| line("group", group, GROUP))?;
         let now_ms = now_ms();
-        let until_ms = common::until(now_ms, duration_s).map_err(AppError::Invalid)?;
+        let until_ms = until(now_ms, duration_s)
+            .map_err(|why| AppError::Invalid(format!("duration_s: {why}")))?;
         let mut tx = self.store().begin().await?;
         // Held from here on: two equal ones at once are one.
         let number = store::change_next(&mut tx, now_ms).await?;

@@ -11,7 +11,7 @@
 
 use holdfast_common::denial::{self, DenialKind};
 use holdfast_common::scans::ScanScope;
-use holdfast_common::task::{Action, Progress, Stage};
+use holdfast_common::task::{Action, Progress, Stage, until};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -23,8 +23,6 @@ use crate::store::tasks::{self as store, NewTask, Task, TaskFilter};
 
 /// Longest time that a task may wait for its host, and the usual one, milliseconds.
 const LONGEST_WAIT_MS: i64 = 30 * 86_400_000;
-/// Longest time that content is allowed for, where it is not for good.
-const LONGEST_ALLOWED_S: u64 = 366 * 86_400;
 const USUAL_WAIT_MS: i64 = 86_400_000;
 /// Bytes of a reason, an observation, a result, a key.
 const REASON: usize = 1000;
@@ -427,11 +425,7 @@ pub(super) fn order_check(order: &NewOrder) -> Result<(), AppError> {
         Action::Restore { allow: false, duration_s: Some(_), .. } => {
             invalid("duration_s: only with allow")
         }
-        Action::Restore { duration_s: Some(duration_s), .. }
-            if !(1..=LONGEST_ALLOWED_S).contains(duration_s) =>
-        {
-            invalid("duration_s: 1 second to 366 days")
-        }
+        Action::Restore { duration_s, .. } => ends(*duration_s),
         Action::DenyHash { sha256, duration_s } => {
             denial(DenialKind::Hash, ("sha256", sha256), *duration_s)
         }
@@ -451,7 +445,6 @@ pub(super) fn order_check(order: &NewOrder) -> Result<(), AppError> {
         Action::Isolate { .. }
         | Action::Release
         | Action::Scan { .. }
-        | Action::Restore { .. }
         | Action::Delete { .. }
         | Action::Download { .. }
         | Action::Collect { .. }
@@ -464,13 +457,18 @@ pub(super) fn order_check(order: &NewOrder) -> Result<(), AppError> {
     }
 }
 
+fn ends(duration_s: Option<u64>) -> Result<(), AppError> {
+    let invalid = |why| AppError::Invalid(format!("duration_s: {why}"));
+    until(0, duration_s).map(drop).map_err(invalid)
+}
+
 fn denial(
     kind: DenialKind,
     (field, value): (&str, &str),
     duration_s: Option<u64>,
 ) -> Result<(), AppError> {
     let invalid = |field: &str, why| AppError::Invalid(format!("{field}: {why}"));
-    denial::until(0, duration_s).map_err(|why| invalid("duration_s", why))?;
+    ends(duration_s)?;
     denial::check(kind, value).map(drop).map_err(|why| invalid(field, why))
 }
 

@@ -15,6 +15,8 @@ const HEAD = 100;
 const EXPORT = 200_000;
 /** Changed things that are asked for one by one; beyond, their page is asked for again. */
 const SINGLE = 20;
+/** Changed things that are noted before those that the list does not hold are forgotten. */
+const CHANGED_MOST = 10_000;
 /** Between two times that a list which is loaded whole is asked for again for something new in it, ms. */
 const WHOLE = 10_000;
 
@@ -202,6 +204,10 @@ export function useRows<T extends Thing>(noun: "alerts" | "tasks" | "hosts", par
       }
       for (const id of ids) changed.current.add(id);
       const data = client.getQueryData<Pages<T>>(key);
+      if (changed.current.size > CHANGED_MOST) {
+        const loaded = new Set((data?.pages ?? []).flatMap((one) => one.items.map((thing) => thing.id)));
+        for (const id of changed.current) if (!loaded.has(id)) changed.current.delete(id);
+      }
       if (!newestFirst && data && !data.pages.at(-1)?.next) {
         const unknown = new Set(ids);
         for (const one of data.pages) for (const { id } of one.items) unknown.delete(id);
